@@ -1,7 +1,7 @@
 # Needs make and Python 3.11 or newer; the rest is installed into .venv. All paths are relative: the folder's own
 # path may hold spaces.
 .POSIX:
-.PHONY: run test bench-streams bench-context bench-local-model chaos lint format pins secrets clean install-runtime install-dev
+.PHONY: run test bench-streams bench-budgets bench-context bench-local-model chaos lint format pins secrets clean install-runtime install-dev
 
 # Where to listen and where to keep data: make run PORT=8000 HOST=127.0.0.1 DATA_DIR=.data
 run: install-runtime
@@ -25,6 +25,10 @@ bench-context: install-runtime
 # docs/reliability.md. About 15 minutes.
 chaos: install-runtime
 	@.venv/bin/python -m bench.chaos --write
+
+# How many calls a second can be paid for, beside pgbench. QUICK=1: in half a minute.
+bench-budgets: install-runtime
+	@.venv/bin/python -m bench.budgets $${QUICK:+--quick}
 
 # How soon the local model answers after a hundred turns.
 bench-local-model: install-runtime

@@ -149,6 +149,21 @@ async def evidence(stories: list[Story]) -> dict[str, Any]:
     }
 
 
+#: As a claim reads it: see `replies.store`.
+HISTORY = """
+WITH RECURSIVE path AS (
+    SELECT id, parent_id, role, content, token_count, is_set_aside, 1 AS step, token_count AS total
+    FROM messages WHERE id = %(leaf)s
+    UNION ALL
+    SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.is_set_aside, path.step + 1,
+        path.total + m.token_count
+    FROM messages m JOIN path ON m.id = path.parent_id
+    WHERE path.id IS DISTINCT FROM %(start)s AND path.total <= %(max_tokens)s AND path.step < 2000
+)
+SELECT id, role, content, token_count AS tokens, is_set_aside FROM path ORDER BY step DESC
+"""
+
+
 class Turn:
     """The request for a story's last message, built as a reply does: history, plan, recall, plan."""
 
@@ -165,11 +180,12 @@ class Turn:
         self.cut = plan.cut
 
     async def build(self, pool: Any, leaf: Any, question: str) -> ContextPlan:
-        from conversations.replies.store import ReplyStore
         from conversations.retrieval import recall
 
         start = self.cut.first_message_id if self.cut else None
-        rows = await ReplyStore(pool).history(leaf, start=start, max_tokens=self.policy.view_tokens)
+        async with pool.connection() as connection:
+            values = {"leaf": leaf, "start": start, "max_tokens": self.policy.view_tokens}
+            rows = await (await connection.execute(HISTORY, values)).fetchall()
         history = [HistoryMessage(**row) for row in rows]
         history[-1] = replace(history[-1], content=question, tokens=count_tokens(question, COUNTED_AS))
         known = Background(

@@ -47,15 +47,21 @@ class Stack:
         }
 
 
+def empty_data(tidy: ExitStack, name: str) -> Path:
+    """A data folder of this process in `.cache`, which is gone when it is tidied up."""
+    data = paths.PROJECT / ".cache" / name / str(os.getpid())
+    folder.make_data_dir(data)
+    tidy.callback(shutil.rmtree, data, ignore_errors=True)
+    tidy.enter_context(folder.locked(data))
+    tidy.callback(shutil.rmtree, paths.make_runtime_dir(data), ignore_errors=True)
+    return data
+
+
 @contextmanager
 def running() -> Iterator[Stack]:
     """The whole product on empty data, and Django set up in this process to write into it."""
-    data = paths.PROJECT / ".cache" / "bench" / str(os.getpid())
     with ExitStack() as tidy:
-        folder.make_data_dir(data)
-        tidy.callback(shutil.rmtree, data, ignore_errors=True)
-        tidy.enter_context(folder.locked(data))
-        tidy.callback(shutil.rmtree, paths.make_runtime_dir(data), ignore_errors=True)
+        data = empty_data(tidy, "bench")
         services: list[Service] = [Valkey(data), Postgres(data)]
         for service in services:
             tidy.callback(service.stop)
@@ -73,6 +79,7 @@ def running() -> Iterator[Stack]:
             "OPENAI_API_KEY": "bench",
             "OPENAI_BASE_URL": f"{provider}/v1",
             "OPENAI_MODELS": "bench",
+            "OPENAI_PRICE": "2.00/8.00",
             "BENCH_PROVIDER": provider,
             # The provider of the benchmark has no limits to keep to.
             "PROVIDER_REQUESTS_PER_MINUTE": "1000000",
@@ -86,6 +93,7 @@ def running() -> Iterator[Stack]:
         import django
 
         django.setup()
+        set_price()
         assert services[0].process is not None and services[1].process is not None
         yield Stack(
             web=web,
@@ -199,11 +207,20 @@ def title_of(pid: int) -> str:
         return ""
 
 
+def set_price() -> None:
+    """A dollar for a million tokens: each reply is paid for, as those of most providers are."""
+    from conversations.models import PriceOverride
+
+    rates = {"input_rate": 10**9, "output_rate": 10**9}  # nano-USD a million
+    PriceOverride.objects.create(model=MODEL, **rates)
+
+
 # --- Who watches ----------------------------------------------------------------------------------------------
 
 
 def make_viewers(count: int, *, messages: int = 10, prefix: str = "viewer") -> list[dict[str, Any]]:
     """People with a session and a conversation each, written straight into the database."""
+    from django.conf import settings
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.sessions.backends.db import SessionStore
     from django.contrib.sessions.models import Session
@@ -220,7 +237,7 @@ def make_viewers(count: int, *, messages: int = 10, prefix: str = "viewer") -> l
         key = f"{prefix}{number:0>10}".ljust(32, "x")
         login = {
             SESSION_KEY: str(user.pk),
-            BACKEND_SESSION_KEY: "allauth.account.auth_backends.AuthenticationBackend",
+            BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0],
             HASH_SESSION_KEY: user.get_session_auth_hash(),
         }
         sessions.append(Session(session_key=key, session_data=store.encode(login), expire_date=expires))

@@ -15,6 +15,7 @@ from chatapp import logs, sign_in
 from chatapp.embedded import paths
 from chatapp.embedded.address import LOCAL_NAMES, is_loopback
 from chatapp.environment import env_bool, env_int, env_list, env_secret, env_str
+from conversations.money import parse_dollars
 
 django_stubs_ext.monkeypatch()  # lets ModelForm[Conversation] and its like be written at run time, too
 
@@ -42,7 +43,7 @@ if PUBLIC_URL:
 HTTPS = bool(PUBLIC_URL and PUBLIC_URL.startswith("https://"))
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "conversations.apps.ParleyAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -113,7 +114,8 @@ def _database(url: str) -> dict[str, object]:
         # The threads that answer requests keep theirs; what ended meanwhile is found without a query.
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": False,
-        "OPTIONS": {key: unquote(value) for key, value in options.items()},
+        # The ORM's statements are not prepared; those of `plain_cursor` are, from the first time on.
+        "OPTIONS": {key: unquote(value) for key, value in options.items()} | {"prepare_threshold": 0},
     }
 
 
@@ -214,6 +216,35 @@ BREAKER_OPEN_MAX = 300.0
 REPLY_TRIES = 3
 RETRY_AFTER_MAX = 60.0
 
+# --- Money (nano-USD) ---------------------------------------------------------------------------------------
+
+
+def _dollars(name: str, text: str | None) -> int | None:
+    """An amount; None: unlimited."""
+    if text is None or text.lower() == "unlimited":
+        return None
+    try:
+        return parse_dollars(text)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is “{text}”. {error}") from None
+
+
+#: What a person may spend in a day, unless they or their groups have a limit of their own.
+DAILY_LIMIT = _dollars("DAILY_LIMIT", env_str("DAILY_LIMIT", "5"))
+#: What all together may spend in a day of TIME_ZONE.
+INSTALLATION_DAILY_LIMIT = _dollars("INSTALLATION_DAILY_LIMIT", env_str("INSTALLATION_DAILY_LIMIT"))
+#: What one conversation may cost, all in all.
+CONVERSATION_CAP = _dollars("CONVERSATION_CAP", env_str("CONVERSATION_CAP"))
+#: Tokens: an answer is not made shorter than this to fit in what is left.
+SHRINK_FLOOR = env_int("SHRINK_FLOOR", 256, least=1)
+#: Seconds after which nobody is expected to come back for a hold: longer than any call.
+HOLD_LEASE = env_int("HOLD_LEASE", 900, least=1)
+_shares = env_list("ALERT_SHARES", ("50", "80", "100"))
+if not all(share.isdecimal() and 1 <= int(share) <= 100 for share in _shares):
+    raise ImproperlyConfigured("ALERT_SHARES must be whole numbers from 1 to 100, such as 50,80,100.")
+#: Per cent of a day's limit at which somebody is told.
+ALERT_SHARES = sorted({int(share) for share in _shares})
+
 # --- Celery -------------------------------------------------------------------------------------------------
 CELERY_BROKER_URL = paths.broker_url(REDIS_URL)
 CELERY_TASK_IGNORE_RESULT = True
@@ -268,8 +299,9 @@ LOGGING = {
         "httpx": {"level": "WARNING"},
         "django": {"handlers": [], "level": "INFO", "propagate": True},
         "django.request": {"level": "ERROR"},
-        # Whoever tries names of hosts would fill the log, with a traceback for each.
+        # Whoever tries names of hosts, or sends what is too long, would fill the log, with a traceback for each.
         "django.security.DisallowedHost": {"level": "CRITICAL"},
+        "django.security.RequestDataTooBig": {"level": "CRITICAL"},
         # uvicorn's command line gives these handlers of their own.
         "uvicorn": {"handlers": [], "propagate": True},
         "uvicorn.error": {"handlers": [], "propagate": True},
@@ -280,7 +312,7 @@ LOGGING = {
 }
 
 # --- Accounts -----------------------------------------------------------------------------------------------
-AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTHENTICATION_BACKENDS = ["conversations.backends.PersonBackend"]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "account_login"

@@ -8,9 +8,9 @@ from django.urls import include, path
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 urlpatterns = [
-    path("admin/", admin.site.urls),
-    path("", include("conversations.account_urls")),
     path("", include("conversations.urls")),
+    path("", include("conversations.account_urls")),
+    path("admin/", admin.site.urls),
 ]
 
 handler400 = "conversations.views.errors.bad_request"

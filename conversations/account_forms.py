@@ -166,6 +166,12 @@ class PreferencesForm(forms.ModelForm):  # type: ignore[type-arg]  # Django has 
             zone.choices = [(current, current), *time_zones()]
         theme.choices = [("", "System"), ("light", "Light"), ("dark", "Dark")]
 
+    def save(self, commit: bool = True) -> User:
+        """Nothing else of the person: an administrator may limit or suspend them meanwhile."""
+        saved: User = self.instance
+        saved.save(update_fields=self._meta.fields)
+        return saved
+
 
 def plain(form: forms.BaseForm) -> None:
     """Give allauth's fields Parley's look: labels instead of placeholders, no lists of rules."""

@@ -67,6 +67,11 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth is
         except ValidationError:
             raise ImmediateHttpResponse(too_many_requests(request, FAILED_LOGIN_WAIT)) from None
 
+    def set_password(self, user: User, password: str) -> None:
+        """Nothing else of the person: an administrator may limit or suspend them meanwhile."""
+        user.set_password(password)
+        user.save(update_fields=["password"])
+
     def get_reset_password_from_key_url(self, key: str) -> str:
         uid, _, token = key.partition("-")
         return absolute_address(self.request, reverse("account_reset_password_from_key", args=[uid, token]))

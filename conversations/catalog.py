@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
+from django.utils import timezone
 
 from chatapp.embedded import paths
 from chatapp.embedded.address import is_loopback
@@ -25,6 +26,9 @@ from conversations import models
 from conversations.llm import known_models
 from conversations.llm.client import checked_base_url
 from conversations.llm.registry import KNOWN_PROVIDERS, KnownProvider
+from conversations.llm.types import Usage
+from conversations.money import parse_dollars
+from conversations.prices import NoPrice, Price, Rates, free_price, overrides_at, price_of
 from conversations.secrets import KeyUnreadable, Secret, decrypt
 
 log = logging.getLogger(__name__)
@@ -36,7 +40,7 @@ LOCAL_MODEL = "SmolLM2-135M"
 LOCAL_WINDOW = 8_192
 LOCAL_REPLY = 512  # so that a reply on two cores ends within half a minute
 
-# Words by which providers name their small models, the cheapest first. Prices will say it better.
+# Words by which providers name their small models, the smallest first: for models of one price.
 SMALL_NAMES = ("nano", "lite", "8b", "mini", "flash", "haiku", "small")
 
 
@@ -79,11 +83,34 @@ class ModelEntry:
     dialect: str
     context_window: int  #: tokens, prompt and reply together
     max_output: int  #: tokens
-    is_free: bool = False
+    is_free: bool = False  #: calls cost nothing: its price says so, too
     is_local: bool = False
+    price: Price | None = None  #: of the moment when the catalogue was read; None: it must not be called
     supports_temperature: bool = True
     thinks: bool = False  #: reasons before it writes, out of the same `max_tokens`
     endpoint: Endpoint | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.is_free and self.price is None:
+            object.__setattr__(self, "price", free_price(self.id))
+
+    @property
+    def price_label(self) -> str:
+        """For the list of models: "$2.00 / $8.00 per million tokens"."""
+        if self.price is None:
+            return "No price"
+        return "Free on this machine" if self.is_local and self.price.is_free else self.price.label
+
+    @property
+    def price_in_short(self) -> str:
+        """For the picker, under a heading that says “per million tokens”: "$2.00 in · $8.00 out"."""
+        return "no price" if self.price is None else self.price.in_short
+
+    def known_price(self) -> Price:
+        """Raises `NoPrice` with the sentence for who would have used this model."""
+        if self.price is None:
+            raise NoPrice(self.label)
+        return self.price
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,17 +140,26 @@ class Catalog:
         raise UnknownModel(model_id)
 
     def default(self) -> ModelEntry | None:
-        """What a new conversation begins with: DEFAULT_MODEL, else the first."""
-        return self._find(settings.DEFAULT_MODEL) or next(iter(self.entries), None)
+        """What a new conversation begins with: DEFAULT_MODEL, else the first, of those that have a price if any."""
+        return self._find(settings.DEFAULT_MODEL) or self._first()
 
     def background(self) -> ModelEntry | None:
-        """What writes titles and summaries: BACKGROUND_MODEL, else the smallest paid one, else any."""
-        paid = [entry for entry in self.entries if not entry.is_free and not entry.is_local]
+        """What writes titles and summaries: BACKGROUND_MODEL, else the cheapest paid one, else any."""
+        paid = [entry for entry in self.entries if entry.price and not entry.is_free and not entry.is_local]
         found = self._find(settings.BACKGROUND_MODEL)
-        return found or min(paid, key=_size, default=None) or next(iter(self.entries), None)
+        return found or min(paid, key=_expense, default=None) or self._first()
+
+    @property
+    def without_price(self) -> tuple[ModelEntry, ...]:
+        """What people may choose in vain."""
+        return tuple(entry for entry in self.entries if entry.price is None)
 
     def source(self, slug: str) -> Source | None:
         return next((source for source in self.sources if source.endpoint.slug == slug), None)
+
+    def _first(self) -> ModelEntry | None:
+        priced = (entry for entry in self.entries if entry.price is not None)
+        return next(priced, None) or next(iter(self.entries), None)
 
     def _find(self, model_id: str) -> ModelEntry | None:
         return next((entry for entry in self.entries if entry.id == model_id), None) if model_id else None
@@ -197,8 +233,9 @@ def replaced_by(catalog: Catalog) -> Iterator[None]:
 
 @receiver([post_save, post_delete], sender=models.Provider)
 @receiver([post_save, post_delete], sender=models.ProviderModel)
+@receiver([post_save, post_delete], sender=models.PriceOverride)
 def forget_after_change(**signal: object) -> None:
-    """This process sees a changed provider at once, the others after `CACHE_SECONDS`."""
+    """This process sees a changed provider or price at once, the others after `CACHE_SECONDS`."""
     transaction.on_commit(forget_catalog)
 
 
@@ -230,6 +267,7 @@ def read_catalog() -> Catalog:
             sources.append(source)
     sources.extend(_local_source())
     notes.extend(chain.from_iterable(source.notes for source in sources))
+    sources = _priced(sources)
     entries = list(chain.from_iterable(source.entries for source in sources))
     notes.extend(_unknown_choices({entry.id for entry in entries}))
     return Catalog(
@@ -238,6 +276,18 @@ def read_catalog() -> Catalog:
         problems=tuple(problems),
         notes=tuple(notes),
     )
+
+
+def _priced(sources: Iterable[Source]) -> list[Source]:
+    """Each entry with its price of now. An override may make free what is not, and the other way round."""
+    now = timezone.now()
+    overrides = overrides_at(now)
+
+    def with_price(entry: ModelEntry) -> ModelEntry:
+        price = price_of(entry, now, overrides=overrides) or entry.price
+        return replace(entry, price=price, is_free=price is not None and price.is_free)
+
+    return [replace(source, entries=tuple(map(with_price, source.entries))) for source in sources]
 
 
 def _unknown_choices(known: set[str]) -> Iterator[str]:
@@ -285,7 +335,28 @@ def _environment_source(slug: str, known: KnownProvider) -> Source | None:
         key=Secret(key),
     )
     model_ids = env_list(f"{prefix}_MODELS", known.default_models)
-    return _source(endpoint, [_entry(endpoint, model_id) for model_id in model_ids], "environment")
+    price = _environment_price(f"{prefix}_PRICE")
+    entries = [_entry(endpoint, model_id) for model_id in model_ids]
+    if price is not None:
+        entries = [replace(entry, price=replace(price, model=entry.id)) for entry in entries]
+    return _source(endpoint, entries, "environment")
+
+
+def _environment_price(name: str) -> Price | None:
+    """What models cost that no list knows: "free", or dollars per million tokens in and out, such as "2.00/8.00"."""
+    text = env_str(name, "")
+    if not text:
+        return None
+    if text.lower() == "free":
+        return free_price("")
+    try:
+        rate_in, rate_out = map(parse_dollars, text.split("/"))
+    except ValueError:
+        raise ImproperlyConfigured(
+            f"{name} is “{text}”. Write “free”, or dollars per million tokens in and out, such as 2.00/8.00."
+        ) from None
+    rates = Rates(input=rate_in, cached=rate_in, cache_write=rate_in, output=rate_out)
+    return Price(model="", rates=rates, source="environment")
 
 
 def _local_source() -> Iterator[Source]:
@@ -340,8 +411,9 @@ def _entry(
     )
 
 
-def _size(entry: ModelEntry) -> tuple[bool, bool, int]:
-    """Small ones first, as far as the name tells; one that thinks writes many tokens for a few words."""
+def _expense(entry: ModelEntry) -> tuple[int, bool, int]:
+    """What a summary costs, thoughts included; then small ones first, as far as the name tells."""
+    usage = Usage(input_tokens=2_000, output_tokens=1_400 if entry.thinks else 400)
     words = re.split(r"[^a-z0-9]+", entry.model_id.lower())
     rank = next((rank for rank, name in enumerate(SMALL_NAMES) if name in words), len(SMALL_NAMES))
-    return rank == len(SMALL_NAMES), entry.thinks, rank
+    return entry.known_price().cost(usage), entry.thinks, rank

@@ -12,6 +12,8 @@ import signal
 
 #: In the order of a reply's life; the last two belong to its process.
 NAMES = (
+    "before_hold",
+    "after_hold",
     "before_commit",
     "after_commit",
     "between_claim_and_plan",
@@ -20,6 +22,8 @@ NAMES = (
     "mid_stream",
     "between_checkpoints",
     "before_finish",
+    "before_settle",
+    "after_settle",
     "between_finish_and_publish",
     "in_recovery",
     "in_drain",

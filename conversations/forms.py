@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
 
 from django import forms
 from django.conf import settings
+from django.db import transaction
+from django.http import QueryDict
 
+from .budgets import set_conversation_cap
 from .models import Conversation
+from .money import DollarField, dollars
 from .text import clean_text
 
-
-class MessageText(forms.Field):
-    """The text of a message as it was typed: nothing is trimmed, and what cannot be stored is replaced."""
-
-    def to_python(self, value: Any) -> str:
-        return clean_text(value or "").text
+#: Where a message may go: see `replies.sending.Draft`.
+PLACES = {"leaf", "end", "branch"}
 
 
-class MessageForm(forms.Form):
-    """The composer. Its key was rendered by the server: the same key again is the same message."""
+class MessageForm:
+    """The composer. Its key was rendered by the server: the same key again is the same message.
 
-    text = MessageText(required=False)
-    key = forms.UUIDField()
-    leaf = forms.UUIDField(required=False)
-    place = forms.ChoiceField(choices=[(place, place) for place in ("leaf", "end", "branch")], required=False)
-    model = forms.CharField(max_length=200, required=False)
+    Read by hand: Django's form would take as long as the statements of a send.
+    """
+
+    def __init__(self, posted: QueryDict) -> None:
+        #: As it was typed: nothing is trimmed, and what cannot be stored is replaced.
+        self.text_sent = clean_text(posted.get("text", "")).text
+        #: Another model than the chosen one, offered because that one does not fit in the budget.
+        self.offer = posted.get("offer", "").strip()
+        self.model_chosen = self.offer or posted.get("model", "").strip()
+        self.place = posted.get("place") or "leaf"
+        self.key: UUID | None = None
+        self.leaf_id: UUID | None = None
+        self.edits: UUID | None = None  #: the message that is written again
+        with suppress(ValueError):
+            if edits := posted.get("edits", ""):
+                self.edits = UUID(edits)
+        with suppress(ValueError):
+            if leaf := posted.get("leaf", "").strip():
+                self.leaf_id = UUID(leaf)
+            self.key = UUID(posted.get("key", "").strip())
 
     @property
-    def text_sent(self) -> str:
-        return str(self.cleaned_data.get("text", ""))
-
-    @property
-    def model_chosen(self) -> str:
-        return str(self.cleaned_data.get("model", ""))
+    def is_valid(self) -> bool:
+        """It came from a page of ours, unchanged."""
+        return self.key is not None and self.place in PLACES and len(self.model_chosen) <= 200
 
     @property
     def is_at_leaf(self) -> bool:
         """It follows the last message that was on the page."""
-        return self.cleaned_data["place"] in {"", "leaf"}
+        return self.place == "leaf"
 
     @property
     def was_changed(self) -> bool:
@@ -96,14 +109,33 @@ class SettingsForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
         help_text="At most so many tokens a reply; a token is about three quarters of a word. Empty: the default.",
     )
 
+    cost_cap = DollarField(label="Most that this conversation may cost", required=False)
+
     class Meta:
         model = Conversation
         fields = ["system_prompt", "temperature", "reply_tokens"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.initial["cost_cap"] = self.instance.cost_cap
+        usual = settings.CONVERSATION_CAP
+        self.fields["cost_cap"].help_text = "In dollars, all of its replies and titles together. Empty: " + (
+            "no cap beside your day." if usual is None else f"{dollars(usual)}, as for all here."
+        )
         self.fields["temperature"].widget.attrs["placeholder"] = str(settings.DEFAULT_TEMPERATURE)
         self.fields["reply_tokens"].widget.attrs["placeholder"] = str(settings.DEFAULT_REPLY_TOKENS)
+
+    def save(self, commit: bool = True) -> Conversation:
+        """Nothing else of the conversation: a send may move its leaf meanwhile.
+
+        The cap goes to its budget, too: it holds from the next call on.
+        """
+        saved: Conversation = self.instance
+        with transaction.atomic():
+            saved.save(update_fields=self._meta.fields)
+            if "cost_cap" in self.changed_data:
+                set_conversation_cap(saved, self.cleaned_data["cost_cap"])
+        return saved
 
 
 def new_key() -> UUID:

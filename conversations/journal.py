@@ -11,9 +11,10 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any, TypeVar
 from uuid import UUID
 
 import redis.asyncio as redis
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: redis-py types every answer as a union of all protocols and modes; what we read is checked by tests.
 Redis = Any
+
+T = TypeVar("T")
 
 PREFIX = "parley:journal:"
 #: Old enough that every checkpoint has passed it, even after a long outage of PostgreSQL.
@@ -39,24 +42,36 @@ MOST_MISSED = 50_000
 #: How long the shared reader waits in one call.
 BLOCK_SECONDS = 5.0
 BEGINNING = "0-0"
+#: Of a tick, for each reply that is being written: three times what is done for it then. 333 replies make it longer.
+SECONDS_EACH = 0.00015
+#: Replies that read, or whose viewers write, in one lap of the event loop.
+AT_ONCE = 50
 
 
-@dataclass(frozen=True, kw_only=True)
+class Kind(IntEnum):
+    """What an entry tells."""
+
+    TEXT = 0  # more of the reply
+    END = 1  # the reply is over
+    STATUS = 2  # what is done about a failure, in a sentence, until text comes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A piece of one reply's text, or its end."""
+    """A piece of one reply's text, or what else its viewers are told."""
 
     reply_id: UUID
     epoch: int
     at: int  #: UTF-16 offset of the text within the reply
     text: str
-    is_end: bool = False
+    kind: Kind = Kind.TEXT
 
     def packed(self) -> list[Any]:
-        return [self.reply_id.hex, self.epoch, self.at, self.text, int(self.is_end)]
+        return [self.reply_id.hex, self.epoch, self.at, self.text, self.kind]
 
     @classmethod
     def unpacked(cls, row: list[Any]) -> Entry:
-        return cls(reply_id=UUID(row[0]), epoch=row[1], at=row[2], text=row[3], is_end=bool(row[4]))
+        return cls(reply_id=UUID(row[0]), epoch=row[1], at=row[2], text=row[3], kind=Kind(row[4]))
 
 
 def connect(url: str, *, timeout: float = SOCKET_TIMEOUT) -> Redis:
@@ -101,6 +116,7 @@ class Writer:
         self._tick = tick
         self._apply = apply
         self._pending: list[Entry] = []
+        self._readers: list[asyncio.Future[None]] = []
         self._missed: list[Entry] = []  # what Redis was away for, in order; written first when it is back
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -111,11 +127,18 @@ class Writer:
     def append(self, entry: Entry, *, at_once: bool = False) -> None:
         """Queue an entry for the next tick, or write it `at_once` (a reply's first text, and its end)."""
         self._pending.append(entry)
-        self.deltas += not entry.is_end
+        self.deltas += entry.kind is Kind.TEXT
         self._wake.set()
         if at_once:
             self._urgent_ids.add(entry.reply_id)
             self._urgent.set()
+
+    async def tick(self) -> None:
+        """Wait for the end of this tick: what is appended then is still written with it."""
+        reader = asyncio.get_running_loop().create_future()
+        self._readers.append(reader)
+        self._wake.set()
+        await reader
 
     @property
     def is_writing(self) -> bool:
@@ -127,10 +150,24 @@ class Writer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            tick_ends = asyncio.get_running_loop().time() + self._tick
-            while await self._is_urgent(before=tick_ends):
-                await self._flush_urgent()
-            await self.flush()
+            seconds = max(self._tick, len(self._readers) * SECONDS_EACH)
+            tick_ends = asyncio.get_running_loop().time() + seconds
+            try:
+                while await self._is_urgent(before=tick_ends):
+                    await self._flush_urgent()
+                await self._let_read()
+                await self.flush()
+            except Exception:
+                logger.exception("an entry of the journal was lost")
+
+    async def _let_read(self) -> None:
+        """Wake who waits for the end of the tick. When this returns they have read."""
+        readers, self._readers = self._readers, []
+        for some in in_turns(readers):
+            for reader in some:
+                if not reader.done():
+                    reader.set_result(None)
+            await asyncio.sleep(0)
 
     async def _is_urgent(self, *, before: float) -> bool:
         """Wait for something that is to be written at once; False when the tick is over."""
@@ -167,7 +204,10 @@ class Writer:
             self._missed += batch
             if len(self._missed) > MOST_MISSED:
                 self._missed.clear()  # the checkpoints are what is left of it
-        self._apply(batch)
+        for some in in_turns(batch):
+            self._apply(some)
+            if len(batch) > len(some):
+                await asyncio.sleep(0)
 
     async def _write(self, batch: list[Entry]) -> bool:
         key = PREFIX + self.runner
@@ -193,19 +233,30 @@ class Writer:
             return False
 
 
+def in_turns(many: list[T], at_once: int = AT_ONCE) -> Iterator[list[T]]:
+    """In slices, between which others get their turn: a thousand replies take 50 ms, and a send waits meanwhile."""
+    for start in range(0, len(many), at_once):
+        yield many[start : start + at_once]
+
+
 def merge(pending: list[Entry]) -> list[Entry]:
     """Neighbouring pieces of one reply become one entry; order is kept within each reply."""
-    merged: dict[UUID, list[Entry]] = {}
+    merged: list[Entry] = []
+    lasts: dict[UUID, int] = {}  # where the last entry of each reply stands
     for entry in pending:
-        entries = merged.setdefault(entry.reply_id, [])
-        last = entries[-1] if entries else None
-        if last is None or last.is_end or entry.is_end or last.epoch != entry.epoch:
-            entries.append(entry)
+        place = lasts.get(entry.reply_id)
+        last = merged[place] if place is not None else None
+        if (
+            last is None
+            or place is None
+            or not last.kind == entry.kind == Kind.TEXT
+            or last.epoch != entry.epoch
+        ):
+            lasts[entry.reply_id] = len(merged)
+            merged.append(entry)
         else:
-            entries[-1] = Entry(
-                reply_id=last.reply_id, epoch=last.epoch, at=last.at, text=last.text + entry.text
-            )
-    return [entry for entries in merged.values() for entry in entries]
+            merged[place] = replace(last, text=last.text + entry.text)
+    return merged
 
 
 @dataclass(kw_only=True)

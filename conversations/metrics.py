@@ -44,6 +44,12 @@ PROVIDER_ERRORS = Counter(
     ["provider", "error"],
     registry=registry,
 )
+HOLD_UNDERESTIMATES = Counter(
+    "parley_hold_underestimates",
+    "Calls that cost more than was held for them, by purpose: a defect of the estimate.",
+    ["purpose"],
+    registry=registry,
+)
 LOOP_LAG = Histogram(
     "parley_event_loop_lag_seconds",
     "How much later than asked the event loop woke a timer, twice a second.",

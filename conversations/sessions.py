@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from django.contrib.sessions.backends import db
+from django.contrib.sessions.models import Session
+from psycopg.rows import scalar_row
+
+from .database import plain_cursor
+
+#: Every request begins with it.
+SESSION = "SELECT session_data FROM django_session WHERE session_key = %s AND expire_date > now()"
 
 
 class SessionStore(db.SessionStore):
@@ -10,3 +17,12 @@ class SessionStore(db.SessionStore):
         """A cookie may hold anything, also an escaped NUL, which PostgreSQL refuses with an error."""
         is_long = super()._validate_session_key(key)  # type: ignore[misc]  # unknown to the stubs
         return bool(is_long) and key.isascii() and key.isalnum()
+
+    def _get_session_from_db(self) -> Session | None:
+        if self.session_key:
+            with plain_cursor(scalar_row) as cursor:
+                data = cursor.execute(SESSION, [self.session_key]).fetchone()
+            if data is not None:
+                return Session(session_key=self.session_key, session_data=data)
+        self._session_key = None
+        return None

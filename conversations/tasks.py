@@ -18,7 +18,7 @@ from django.dispatch import receiver
 from django.utils import timezone
 
 from chatapp.celery import app
-from conversations import journal, titles
+from conversations import enforcement, journal, reconciliation, titles
 from conversations.database import make_pool
 from conversations.exclusive import one_at_a_time
 from conversations.metrics import WORKER_COUNTERS
@@ -33,6 +33,16 @@ publisher = Publisher()
 
 app.conf.beat_schedule = {
     "recover replies": {"task": "conversations.tasks.reap", "schedule": 10.0, "options": {"expires": 10}},
+    "enforce budgets": {
+        "task": "conversations.tasks.enforce_budgets",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
+    "compare balances with the ledger": {
+        "task": "conversations.tasks.reconcile",
+        "schedule": crontab(minute="*/15"),
+        "options": {"expires": 900},
+    },
     "name conversations": {
         "task": "conversations.tasks.write_missing_titles",
         "schedule": 60.0,
@@ -70,6 +80,19 @@ async def _reap() -> None:
     finally:
         await client.aclose()
         await pool.close()
+
+
+@shared_task
+@one_at_a_time
+def enforce_budgets() -> None:
+    """Holds that nobody came back for, suspended people, new days, alerts, daily sums."""
+    enforcement.enforce()
+
+
+@shared_task
+@one_at_a_time
+def reconcile() -> None:
+    reconciliation.reconcile()
 
 
 @shared_task

@@ -12,6 +12,7 @@ from django.utils.safestring import SafeString
 
 from conversations.markdown import render_markdown, render_user_text
 from conversations.models import Conversation, Message, Reply, ReplyAttempt, ReplyState
+from conversations.reports import Paid, paid_for
 
 PAGE = 50
 #: What a page shows of one message that a person wrote: a browser takes 4 s to lay out 900,000 lines.
@@ -25,6 +26,7 @@ class Item:
     message: Message | None = None
     reply: Reply | None = None
     attempt: ReplyAttempt | None = None
+    paid: Paid | None = None  #: what the reply has cost
     siblings: list[UUID] = field(
         default_factory=list
     )  #: versions of this message, itself included, oldest first
@@ -103,6 +105,7 @@ def load_thread(
     items = _items(conversation, path)
     if reply is not None and not reply.is_waiting:
         items.append(_without_text(reply))
+    _add_receipts(items)
     if items and before is None:
         items[-1].is_last = True
     running = conversation.replies.unfinished().first()
@@ -126,7 +129,16 @@ def load_reply_item(reply: Reply) -> Item:
         item.siblings = _more_than_one(_versions([message]).get(message.parent_id, []))
     else:
         item.siblings = _answers_to(reply.question_id)
+    _add_receipts([item])
     return item
+
+
+def _add_receipts(items: list[Item]) -> None:
+    """What each reply has cost, in one query."""
+    ended = [item.reply.pk for item in items if item.reply and not item.reply.is_unfinished]
+    paid = paid_for(ended)
+    for item in items:
+        item.paid = paid.get(item.reply.pk) if item.reply else None
 
 
 def _items(conversation: Conversation, path: list[Message]) -> list[Item]:

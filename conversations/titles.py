@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import unicodedata
 from datetime import timedelta
 from uuid import UUID
 
-from asgiref.sync import async_to_sync
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 
 from conversations import catalog
+from conversations.background import complete
+from conversations.budgets import BudgetRefused
 from conversations.catalog import ModelEntry
 from conversations.llm.errors import LLMError
-from conversations.llm.types import ChatMessage, CompletionRequest, Finish, FinishReason, TextDelta
-from conversations.models import Conversation, Message
+from conversations.llm.types import ChatMessage, CompletionRequest, FinishReason
+from conversations.models import Conversation, Message, Purpose
 from conversations.models.conversation import ConversationQuerySet
-from conversations.providers import open_provider
+from conversations.parking import parked
+from conversations.prices import NoPrice
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,13 @@ def write_title(conversation_id: UUID) -> str | None:
     question, answer = exchange
     if not claim(conversation):
         return None
-    asked = _asked_title(question, answer) if conversation.title_attempts < MOST_CALLS else ""
+    try:
+        asked = (
+            _asked_title(conversation, question, answer) if conversation.title_attempts < MOST_CALLS else ""
+        )
+    except BudgetRefused:
+        _give_back(conversation)
+        return None
     title = asked or first_words(question) or first_words(answer)
     if not title:
         return None
@@ -88,12 +95,22 @@ def claim(conversation: Conversation) -> bool:
     )
 
 
+def _give_back(conversation: Conversation) -> None:
+    """No money is left today: it is tried again when the lease is over, and this was no try."""
+    Conversation.objects.filter(pk=conversation.pk).update(title_attempts=F("title_attempts") - 1)
+
+
 def missing(*, limit: int) -> list[UUID]:
     """Conversations of the last day that have an answer and no title, and that nobody is naming now."""
     answers = Message.objects.filter(
         conversation=OuterRef("pk"), role=Message.Role.ASSISTANT, is_set_aside=False
     ).exclude(content="")
     due = _claimable().filter(Exists(answers), last_updated__gt=Now() - LOOKED_FOR)
+    entry = catalog.load_catalog().background()
+    if entry is not None and not entry.is_free:
+        if (without_money := parked()) is None:
+            return []
+        due = due.exclude(user_id__in=without_money)
     return list(due.order_by("last_updated").values_list("pk", flat=True)[:limit])
 
 
@@ -144,12 +161,12 @@ def first_words(question: str) -> str:
     return _shortened(_one_line(question))
 
 
-def _asked_title(question: str, answer: str) -> str:
-    """What the background model proposes, or nothing: a missing title is no reason to fail."""
+def _asked_title(conversation: Conversation, question: str, answer: str) -> str:
+    """What the background model proposes, or nothing: a missing title is no reason to fail. Raises BudgetRefused."""
     try:
         entry = catalog.load_catalog().background()
-        title = clean_title(_ask(entry, question, answer)) if entry else ""
-    except (LLMError, TimeoutError, catalog.UnknownModel, ValueError) as error:
+        title = clean_title(_ask(conversation, entry, question, answer)) if entry else ""
+    except (LLMError, catalog.UnknownModel, NoPrice, ValueError) as error:
         log.info("no title from the model: %s", type(error).__name__)
         return ""
     # Small models say the answer again: then the question's own words are the better name.
@@ -157,8 +174,7 @@ def _asked_title(question: str, answer: str) -> str:
     return "" if repeats else title
 
 
-@async_to_sync
-async def _ask(entry: ModelEntry, question: str, answer: str) -> str:
+def _ask(conversation: Conversation, entry: ModelEntry, question: str, answer: str) -> str:
     """The model's words; none if it did not come to an end on its first line."""
     request = CompletionRequest(
         model_id=entry.model_id,
@@ -166,14 +182,15 @@ async def _ask(entry: ModelEntry, question: str, answer: str) -> str:
         max_tokens=THINKING_TOKENS if entry.thinks else REPLY_TOKENS,
         temperature=0.3 if entry.supports_temperature else None,
     )
-    text, reason = "", FinishReason.OTHER
-    async with asyncio.timeout(TIME_OUT), open_provider(entry) as provider:
-        async for event in provider.stream(request):
-            if isinstance(event, TextDelta):
-                text += event.text
-            elif isinstance(event, Finish):
-                reason = event.reason
-    return "" if reason is FinishReason.LENGTH and "\n" not in text.strip() else text
+    said = complete(
+        entry,
+        request,
+        purpose=Purpose.TITLE,
+        user_id=conversation.user_id,
+        conversation_id=conversation.pk,
+        seconds=TIME_OUT,
+    )
+    return "" if said.reason is FinishReason.LENGTH and "\n" not in said.text.strip() else said.text
 
 
 def _one_line(text: str) -> str:

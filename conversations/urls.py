@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from .views import conversations, health, messages, replies, search
+from .views import alerts, conversations, estimates, health, messages, replies, search, spend
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", conversations.home, name="home"),
     path("sidebar/", conversations.sidebar, name="sidebar"),
     path("search/", search.search, name="search"),
     path("archived/", conversations.archived, name="archived"),
+    path("budget/", spend.budget, name="budget"),
+    path("estimate/", estimates.estimate, name="estimate"),
+    path("spend/", spend.spend, name="spend"),
+    path("spend/export.csv", spend.spend_export, name="spend_export"),
     path("conversations/", messages.conversation_create, name="conversation_create"),
     path("conversations/<uuid:pk>/", conversations.conversation, name="conversation"),
     path(
@@ -35,6 +39,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("replies/<uuid:pk>/continue/", replies.reply_continue, name="reply_continue"),
     path("replies/<uuid:pk>/keep/", replies.reply_keep, name="reply_keep"),
     path("replies/<uuid:pk>/withdraw/", replies.reply_withdraw, name="reply_withdraw"),
+    path("notice/", alerts.notice, name="notice"),
+    path("notice/<uuid:pk>/put-away/", alerts.notice_put_away, name="notice_put_away"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
 ]

@@ -5,6 +5,7 @@ import './chat/connection.js'; // offline, signed out, the server failed
 import './chat/composer.js'; // sending, models; `drafts.js` keeps what is being written
 import './chat/thread.js'; // the end of the thread; `stream.js` brings the text of a reply
 import './chat/sidebar.js'; // the list, its search, its menu, renaming
+import './chat/budget.js'; // the day's money
 import './chat/tabs.js'; // other tabs and devices
 import './chat/panels.js';
 import './chat/toasts.js';

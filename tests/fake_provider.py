@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import uvicorn
@@ -112,7 +113,11 @@ class FakeProvider:
             elif failing and "silent" in orders:
                 await _wait(gone, 3600)
             else:
-                await self._stream(words, prompt, orders if failing else {}, gone, send)
+                # A word is a token here.
+                most = (
+                    None if "endless" in orders else body.get("max_tokens", body.get("max_completion_tokens"))
+                )
+                await self._stream(words, prompt, orders if failing else {}, most, gone, send)
             self.stats.completed += 1
         except Gone:
             self.stats.disconnected += 1
@@ -127,7 +132,13 @@ class FakeProvider:
         await _answer(send, status, _error(f"The test asked for {status}.", code), headers=extra)
 
     async def _stream(
-        self, words: Words, prompt: str, orders: dict[str, str], gone: asyncio.Future[None], send: Send
+        self,
+        words: Words,
+        prompt: str,
+        orders: dict[str, str],
+        most: int | None,
+        gone: asyncio.Future[None],
+        send: Send,
     ) -> None:
         start = {
             "type": "http.response.start",
@@ -143,8 +154,8 @@ class FakeProvider:
         for number in range(int(orders.get("reason", "0"))):
             await _send_part(send, words.reasoning(f"thought{number} "))
             await _wait(gone, pace)
-        sent = 0
-        for sent, text in enumerate(_reply(prompt, orders, self.deltas)):
+        sent = -1
+        for sent, text in enumerate(islice(_reply(prompt, orders, self.deltas), most)):
             if sent == stops.get("hang"):
                 await _wait(gone, 3600)
             if sent == stops.get("cut"):
@@ -159,7 +170,8 @@ class FakeProvider:
             await _wait(gone, pace)
         else:
             usage = None if "no_usage" in orders else (input_tokens, sent + 1)
-            for part in words.ending(orders.get("finish", ""), usage, done="no_done" not in orders):
+            finish = "length" if sent + 1 == most else ""
+            for part in words.ending(orders.get("finish", finish), usage, done="no_done" not in orders):
                 await _send_part(send, part)
         await send({"type": "http.response.body", "body": b""})
 

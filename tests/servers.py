@@ -121,6 +121,7 @@ def web_server(folder: Path, provider: Server, **environment: str) -> Server:
         "OPENAI_API_KEY": "test-key",
         "OPENAI_BASE_URL": provider.url + "/v1",
         "OPENAI_MODELS": "fake-large",
+        "OPENAI_PRICE": "2.00/8.00",
         "DRAIN_GRACE": "1",
     }
     return Server(command, port, values | environment, folder / f"web-{port}.log", "/healthz")

@@ -23,6 +23,7 @@ from conversations.models import Conversation, Message, User
 from conversations.providers import replaced
 from conversations.titles import LONGEST_TITLE, clean_title, first_words, title_due, write_title
 from tests.fake_provider import FakeProvider, serving
+from tests.prices.cheap import a_price
 
 pytestmark = pytest.mark.django_db
 
@@ -35,6 +36,7 @@ ENTRY = ModelEntry(
     dialect="openai",
     context_window=8_192,
     max_output=512,
+    price=a_price("scripted/small"),
 )
 
 

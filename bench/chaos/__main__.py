@@ -7,12 +7,14 @@ import json
 import random
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.chaos import checks, report, scenarios
+from bench.chaos import checks, money, report, scenarios
 from bench.chaos.stack import MODEL, Stack, Teller, running
 from bench.stack import make_viewers
+from chatapp.embedded import paths
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "chaos.json"
 #: Within this time of the last kill every reply has ended, with the lease of a normal setup.
@@ -78,6 +80,18 @@ def round_of_kills(
     }
 
 
+def resolve_abandoned_holds() -> None:
+    """What beat does each minute for calls whose worker has died: now, when all of their leases are over."""
+    from django.conf import settings
+    from django.db import connection
+
+    from conversations.enforcement import expire_stale
+
+    connection.close()  # PostgreSQL may have died since
+    time.sleep(settings.HOLD_LEASE)
+    expire_stale()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1000, help="how many processes are killed in all")
@@ -93,7 +107,7 @@ def main() -> int:
     random.seed(options.seed)
     facts: list[dict[str, Any]] = []
     rounds = []
-    with running(webs=options.webs) as stack:
+    with running(webs=options.webs) as stack, money.Sampler(paths.database_url(stack.data)) as sampler:
         shown = scenarios.play(stack, facts, people_for, short=options.short)
         quick, slow = (
             (options.kills, 0) if options.short else (int(options.kills * 0.75), int(options.kills * 0.25))
@@ -111,7 +125,11 @@ def main() -> int:
                     per_second=options.per_second, lease=30, sweep=5,
                 )
             )  # fmt: skip
+        shown += scenarios.races_for_money(stack, people_for, short=options.short)
+        resolve_abandoned_holds()
         verdict = checks.check(stack, facts)
+        paid = money.check(stack.data, sampler, checks.calls_of(stack.calls))
+        verdict.broken += paid.broken
         for played in rounds:
             if played["settled_after"] > played["allowed"]:
                 verdict.broken.append(f"settled: {played['name']} took {played['settled_after']:.1f} s")
@@ -124,6 +142,7 @@ def main() -> int:
             "rounds": rounds,
             "scenarios": shown,
             "verdict": verdict.as_json(),
+            "money": asdict(paid),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
         }
         if verdict.broken:

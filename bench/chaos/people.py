@@ -379,11 +379,28 @@ async def race(plan: dict[str, Any], over: asyncio.Event) -> None:
                     await person.watch(winner[1], prompt(winner[1], words=2, pace=5), found)
 
 
+async def money(plan: dict[str, Any], over: asyncio.Event) -> None:
+    """Everybody begins a conversation at the same moment, at one process or another."""
+
+    async def one(number: int, who: dict[str, Any]) -> None:
+        person, tag = Person(plan["ports"], who), f"{plan['name']}m{number:03}"
+        form = {
+            "text": prompt(tag, words=100, pace=300, first=3000),
+            "key": str(uuid4()),
+            "model": who["model"],
+        }
+        port, body = plan["ports"][number % 2], urlencode({**form, "leaf": "", "place": ""})
+        answer = await person.insist("POST", "/conversations/", body, first=port)
+        say(what="money", tag=tag, status=answer.status if answer else 0)
+
+    await asyncio.gather(*(one(number, who) for number, who in enumerate(plan["people"])))
+
+
 async def main() -> None:
     plan = json.loads(sys.stdin.readline())
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(0, over.set)  # readable again: it has ended
-    acts = {"crowd": crowd, "sit": sit, "race": race}
+    acts = {"crowd": crowd, "sit": sit, "race": race, "money": money}
     say(what="here", at=time.time())
     await acts[plan["act"]](plan, over)
     say(what="left", at=time.time())

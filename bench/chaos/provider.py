@@ -62,7 +62,7 @@ class Stream(asyncio.Protocol):
         *_, orders = [None, *ORDERS.finditer(request["messages"][-1]["content"])]
         self.transport.write(HEAD)
         if orders is None or request["model"] != "fake-large":  # a title is asked for
-            self.transport.write(completion({"content": "A talk about more"}) + self.ending())
+            self.transport.write(completion({"content": "A talk about more"}) + self.ending(20, 4))
             return
         self.tag, self.words = orders[1], int(orders[2])
         self.pace, self.sent = int(orders[3]) / 1000, 0
@@ -81,10 +81,14 @@ class Stream(asyncio.Protocol):
         else:
             self.write_down("ended", words=self.sent)
             self.tag = ""
-            self.transport.write(self.ending())
+            self.transport.write(self.ending(20, self.sent))
 
-    def ending(self) -> bytes:
-        usage = {"prompt_tokens": 100, "completion_tokens": 100, "total_tokens": 200}
+    def ending(self, prompt: int, completed: int) -> bytes:
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": completed,
+            "total_tokens": prompt + completed,
+        }
         last = chunk(json.dumps({"object": "chat.completion.chunk", "choices": [], "usage": usage}))
         return completion({}, "stop") + last + chunk("[DONE]") + b"0\r\n\r\n"
 

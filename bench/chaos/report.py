@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from conversations.money import dollars
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
 PLACES = {
+    "web: before_hold": "web process, before the hold of a send",
+    "web: after_hold": "web process, after that hold, before its commit",
     "web: before_commit": "web process, before a message is committed",
     "web: after_commit": "web process, after the commit, before the reply is started",
     "web: between_claim_and_plan": "web process, between claiming a reply and planning what the model sees",
@@ -17,6 +21,8 @@ PLACES = {
     "web: mid_stream": "web process, in the middle of the text",
     "web: between_checkpoints": "web process, between two checkpoints",
     "web: before_finish": "web process, before the end is committed",
+    "web: before_settle": "web process, between the end of a reply and the end of its hold, in one transaction",
+    "web: after_settle": "web process, after the hold is settled, before that transaction is committed",
     "web: between_finish_and_publish": "web process, between that commit and its announcement",
     "web: in_recovery": "web process, while it ends the reply of a dead one",
     "web: in_drain": "web process, told to stop, while it drains",
@@ -36,6 +42,11 @@ def summary(found: dict[str, Any]) -> str:
         f"{found['total']} processes killed; {verdict['acknowledged']} messages, {verdict['views']} views."
     ]
     lines += [f"  {verdict[name]:>6} {says}" for name, says, _ in promises()]
+    money = found["money"]
+    lines.append(
+        f"  money: {money['looks']} looks, {money['budgets']} budgets, holds {counted(money['holds'])}"
+    )
+    lines += [f"  {money[name]:>6} {says}" for name, says, _ in promises_of_money()]
     lines += [f"  broken: {line}" for line in verdict["broken"][:40]]
     return "\n".join(lines)
 
@@ -54,12 +65,26 @@ def promises() -> list[tuple[str, str, str]]:
     ]
 
 
+def promises_of_money() -> list[tuple[str, str, str]]:
+    """The same for the figures of `bench.chaos.money`."""
+    return [
+        ("over_limit", "looks at the budgets that found more spent and held than the limit", "P2"),
+        ("calls_unpaid", "calls of the provider without a hold that was committed before", "P2"),
+        ("underestimates", "calls that cost more than was held for them", "P2"),
+        ("holds_open", "holds that nobody resolved", "P3"),
+        ("holds_twice", "resolved holds with more or less than one line in the ledger", "P3"),
+        ("drift", "budgets that are not the sum of their ledger and their open holds", "P3"),
+        ("calls_uncharged", "calls that reached the provider and were charged nothing", "P3"),
+        ("wrong_charges", "calls with reported usage that were not charged its price", "P3"),
+    ]
+
+
 def write(found: dict[str, Any]) -> None:
     PAGE.write_text(page(found), encoding="utf-8")
 
 
 def page(found: dict[str, Any]) -> str:
-    verdict, rounds = found["verdict"], found["rounds"]
+    verdict, rounds, money = found["verdict"], found["rounds"], found["money"]
     scenes = {scene["name"]: scene for scene in found["scenarios"]}
     parts = [
         "# Reliability",
@@ -73,12 +98,17 @@ def page(found: dict[str, Any]) -> str:
         "## What was broken",
         table(
             ["promise", "counted", "found"],
-            [[promise, says, str(verdict[name])] for name, says, promise in promises()],
+            [[promise, says, str(verdict[name])] for name, says, promise in promises()]
+            + [[promise, says, str(money[name])] for name, says, promise in promises_of_money()],
         ),
         f"{found['total']} processes were killed. {verdict['sends']} messages were sent, {verdict['acknowledged']} "
         f"answered with success, {verdict['given_up']} given up by their sender after one lost connection. "
         f"{verdict['calls']} calls reached the provider; {verdict['views']} views were followed over "
         f"{verdict['connections']} connections and compared with the known text at every event.",
+        f"Every model cost money: $2 and $8 per million tokens. {sum(money['holds'].values())} holds were made and "
+        f"ended ({counted(money['holds'])}), {dollars(money['charged'])} were charged in {money['budgets']} budgets. "
+        f"A sampler looked at all budgets {money['looks']} times while the processes died; at most "
+        f"{dollars(money['most_held'])} were held at one time.",
         verdict["broken"] and "**Broken:**\n\n" + "\n".join(f"- {line}" for line in verdict["broken"][:20]),
         "## How long, how much",
         bullets(
@@ -123,6 +153,12 @@ def page(found: dict[str, Any]) -> str:
 
 def scene_of(scene: dict[str, Any]) -> str:
     said = {
+        "room for five": "{clients} people sent at the same moment to two processes, with room for five holds in the "
+        "installation's day: {accepted} were accepted, {refused} refused with their draft; no look found more held "
+        "than the limit.",
+        "room for five, killed": "The same while the processes died at the places where money moves ({kills} kills): "
+        "{accepted} were accepted, {refused} refused, others as the killed ones gave their room back; no look found "
+        "more held than the limit.",
         "sends that meet": "{rounds} times the same send arrived at two processes at the same moment, and {rounds} "
         "times two different ones: each pair of twins gave one message and one reply, and of the others what was "
         "answered with success is there ({queued} of the second ones waited their turn, {refused} were refused with "

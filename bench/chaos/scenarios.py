@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.chaos import checks
+from bench.chaos import checks, money
 from bench.chaos.stack import Stack, Teller
 from bench.chaos.words import reply_of, utf16_length
+from conversations.money import exact
 
 People = Callable[[int, str], list[dict[str, Any]]]
 Facts = list[dict[str, Any]]
@@ -26,6 +27,48 @@ def play(stack: Stack, facts: Facts, people_for: People, *, short: bool) -> list
         shown += [returning_viewer(stack, facts, people_for), postgres_away(stack, facts, people_for)]
     stack.close_nursery()
     return shown
+
+
+def races_for_money(stack: Stack, people_for: People, *, short: bool) -> list[dict[str, Any]]:
+    """Room for five, with and without kills. The installation's limit stays: nothing may come after them."""
+    amount = money.hold_of_a_beginning(stack.data)
+    limit = money.spent_today(stack.data) + amount * 11 // 2
+    # No answer is made shorter, so that the sixth does not fit.
+    stack.open_nursery(
+        INSTALLATION_DAILY_LIMIT=exact(limit), SHRINK_FLOOR="1000000", REPLY_LEASE="4", REPLY_SWEEP="1"
+    )
+    stack.settle()
+    shown = [room_for_five(stack, people_for, clients=64)]
+    if not short:
+        shown.append(room_for_five(stack, people_for, clients=64, kills=True))
+    stack.close_nursery()
+    return shown
+
+
+def room_for_five(stack: Stack, people_for: People, *, clients: int, kills: bool = False) -> dict[str, Any]:
+    name = "room for five" + (", killed" if kills else "")
+    before = stack.kills.total()
+    people = people_at(stack, people_for, "killed" if kills else "five", clients, act="money")
+    if kills:
+        stack.rage(kills=10_000, seconds=12, per_second=4.0)
+        stack.settle()
+    told = [fact for fact in see_out(stack, people, seconds=60) if fact["what"] == "money"]
+    end = time.time() + 45
+    while checks.unfinished(stack) and time.time() < end:
+        time.sleep(0.25)
+    accepted = sum(200 <= fact["status"] < 300 for fact in told)
+    refused = sum(fact["status"] == 402 for fact in told)
+    broken = []
+    if accepted + refused != clients or (accepted != 5 and not kills) or accepted < 5:
+        broken.append(f"{name}: {accepted} accepted, {refused} refused of {clients}")
+    return {
+        "name": name,
+        "clients": clients,
+        "accepted": accepted,
+        "refused": refused,
+        "kills": stack.kills.total() - before,
+        "broken": broken,
+    }
 
 
 def people_at(stack: Stack, people_for: People, name: str, count: int, **plan: Any) -> Teller:
@@ -104,7 +147,7 @@ def redis_killed(stack: Stack, facts: Facts, people_for: People) -> dict[str, An
 
 def returning_viewer(stack: Stack, facts: Facts, people_for: People) -> dict[str, Any]:
     """A viewer on another process leaves and returns at 100 random offsets."""
-    orders = [{"words": 1200, "pace": 20, "places": [0, 1], "leaves": 100}]
+    orders = [{"words": 500, "pace": 48, "places": [0, 1], "leaves": 100}]
     people = people_at(stack, people_for, "returning", 1, act="sit", orders=orders)
     told = see_out(stack, people, seconds=90)
     facts += told
@@ -127,7 +170,7 @@ def returning_viewer(stack: Stack, facts: Facts, people_for: People) -> dict[str
 
 def postgres_away(stack: Stack, facts: Facts, people_for: People) -> dict[str, Any]:
     """PostgreSQL is away for 20 s: one reply ends meanwhile, one goes on through all of it."""
-    orders = [{"words": 250, "pace": 20, "places": [0, 1]}, {"words": 1400, "pace": 20, "places": [0, 1]}]
+    orders = [{"words": 250, "pace": 20, "places": [0, 1]}, {"words": 560, "pace": 50, "places": [0, 1]}]
     people = people_at(stack, people_for, "away", 2, act="sit", orders=orders)
     time.sleep(3)
     stack.kill_service(stack.postgres, away=20)

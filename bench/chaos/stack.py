@@ -6,7 +6,6 @@ import json
 import os
 import queue
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from bench.stack import children_of, free_port, title_of
-from chatapp.embedded import folder, paths
+from bench.chaos.money import PRICE
+from bench.stack import children_of, empty_data, free_port, title_of
+from chatapp.embedded import paths
 from chatapp.embedded.postgres import Postgres
 from chatapp.embedded.service import Service
 from chatapp.embedded.valkey import Valkey
@@ -28,6 +28,8 @@ from chatapp.embedded.valkey import Valkey
 MODEL = "openai/fake-large"
 #: Where a web process dies, and how often relative to the others.
 CRASH_POINTS = {
+    "before_hold": 2,
+    "after_hold": 2,
     "before_commit": 2,
     "after_commit": 2,
     "between_claim_and_plan": 2,
@@ -36,6 +38,8 @@ CRASH_POINTS = {
     "mid_stream": 6,
     "between_checkpoints": 2,
     "before_finish": 2,
+    "before_settle": 2,
+    "after_settle": 2,
     "between_finish_and_publish": 2,
     "in_recovery": 2,
     "in_drain": 2,
@@ -337,12 +341,8 @@ class Stack:
 @contextmanager
 def running(*, webs: int, workers: int = 2) -> Iterator[Stack]:
     """PostgreSQL and Valkey on empty data, Django set up in this process; a nursery for the rest is still to open."""
-    data = paths.PROJECT / ".cache" / "chaos" / str(os.getpid())
     with ExitStack() as tidy:
-        folder.make_data_dir(data)
-        tidy.callback(shutil.rmtree, data, ignore_errors=True)
-        tidy.enter_context(folder.locked(data))
-        tidy.callback(shutil.rmtree, paths.make_runtime_dir(data), ignore_errors=True)
+        data = empty_data(tidy, "chaos")
         (data / "logs").mkdir(exist_ok=True)
         postgres, valkey = Postgres(data), Valkey(data)
         for service in (valkey, postgres):
@@ -370,8 +370,11 @@ def running(*, webs: int, workers: int = 2) -> Iterator[Stack]:
             "OPENAI_API_KEY": "chaos",
             "OPENAI_BASE_URL": f"http://127.0.0.1:{stack.provider.port}/v1",
             "OPENAI_MODELS": "fake-large,fake-small",
+            "OPENAI_PRICE": PRICE,
             "BACKGROUND_MODEL": "openai/fake-small",
             "DRAIN_GRACE": "2",
+            # A call in the background takes ten seconds at most; beat looks for abandoned holds each minute.
+            "HOLD_LEASE": "20",
             # A provider that dies every few seconds would be left alone for most of the run.
             "PROVIDER_REQUESTS_PER_MINUTE": "0",
             "PROVIDER_CONCURRENCY": "0",

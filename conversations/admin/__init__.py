@@ -1,5 +1,5 @@
 """The admin, one module per noun."""
 
-from . import conversations, people, providers, replies, site
+from . import budgets, conversations, groups, people, prices, providers, replies, site
 
-__all__ = ["conversations", "people", "providers", "replies", "site"]
+__all__ = ["budgets", "conversations", "groups", "people", "prices", "providers", "replies", "site"]

@@ -19,6 +19,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
 from conversations.catalog import LOCAL_PROVIDER, load_catalog, stored_endpoint
+from conversations.gate import in_words, look
 from conversations.llm.client import checked_base_url
 from conversations.llm.known_models import looks_like_chat
 from conversations.llm.registry import KNOWN_PROVIDERS
@@ -153,10 +154,21 @@ class ProviderAdmin(admin.ModelAdmin[Provider]):
     ) -> HttpResponse:
         catalog = load_catalog()
         elsewhere = [source for source in catalog.sources if source.place != "database"]
-        said = [*catalog.problems, *catalog.notes]
-        return super().changelist_view(
-            request, {"elsewhere": elsewhere, "said": said, **(extra_context or {})}
-        )
+        found = look([source.endpoint.slug for source in catalog.sources])
+        context = {
+            "elsewhere": elsewhere,
+            "said": [*catalog.problems, *catalog.notes],
+            "calls": [
+                (
+                    source.endpoint.label,
+                    in_words(found[source.endpoint.slug]),
+                    found[source.endpoint.slug].state,
+                )
+                for source in catalog.sources
+                if source.endpoint.slug in found
+            ],
+        }
+        return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def response_add(
         self, request: HttpRequest, obj: Provider, post_url_continue: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from conversations.llm import known_models
@@ -16,6 +17,7 @@ from conversations.llm.types import (
     Finish,
     FinishReason,
     ModelInfo,
+    PromptCounted,
     ReasoningDelta,
     StreamEvent,
     TextDelta,
@@ -103,6 +105,7 @@ class AnthropicParser:
             case "message_start":
                 message = payload.get("message")
                 self._read_usage(message.get("usage") if isinstance(message, dict) else None)
+                return self._prompt()
             case "message_delta":
                 delta = payload.get("delta")
                 self._read_reason(delta.get("stop_reason") if isinstance(delta, dict) else None)
@@ -156,6 +159,10 @@ class AnthropicParser:
             details = usage.get("output_tokens_details")
             if isinstance(details, dict) and isinstance(details.get("thinking_tokens"), int):
                 self._counts["thinking_tokens"] = details["thinking_tokens"]
+
+    def _prompt(self) -> list[StreamEvent]:
+        usage = self._usage()
+        return [PromptCounted(usage=replace(usage, output_tokens=0, reasoning_tokens=0))] if usage else []
 
     def _usage(self) -> Usage | None:
         """Anthropic's `input_tokens` is what was neither read from the cache nor written to it."""

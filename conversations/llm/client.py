@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import httpx
@@ -23,12 +24,20 @@ from conversations.llm.errors import (
 )
 from conversations.llm.refusals import error_from_payload, error_from_response, scrub
 from conversations.llm.sse import ServerSentEvent, SSEDecoder
-from conversations.llm.transport import default_transport
-from conversations.llm.types import CompletionRequest, ModelInfo, StreamEvent
+from conversations.llm.transport import default_transport, ready_bytes
+from conversations.llm.types import (
+    CompletionRequest,
+    ModelInfo,
+    Pause,
+    ReasoningDelta,
+    StreamEvent,
+    TextDelta,
+)
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_BODY_BYTES = 16 * 1024 * 1024  #: of an answer that is one JSON document
 MAX_STREAM_BYTES = 64 * 1024 * 1024  #: of a stream, a hundred times a long reply's
+MAX_TEXT = 1024 * 1024  #: characters of a reply with its reasoning; no model's longest has half of them
 
 # Nothing has been sent when these are raised.
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -76,7 +85,7 @@ class StreamParser(Protocol):
         ...
 
 
-class HttpProvider:
+class HttpProvider(ABC):
     """Base of the dialects. Belongs to the event loop of its first call; `aclose` it there."""
 
     def __init__(
@@ -93,9 +102,9 @@ class HttpProvider:
         self._base_url = checked_base_url(base_url)
         self._api_key = api_key.strip()
         self._timeouts = timeouts or Timeouts()
+        self._transport = transport or default_transport(self._base_url)
         self._client = httpx.AsyncClient(
-            transport=transport or default_transport(self._base_url),
-            follow_redirects=False,  # a redirect would carry the key to another host
+            transport=self._transport,
             timeout=httpx.Timeout(None, connect=self._timeouts.connect, pool=self._timeouts.connect),
         )
 
@@ -107,42 +116,53 @@ class HttpProvider:
 
     # What a dialect says.
 
-    def _headers(self) -> dict[str, str]:
-        raise NotImplementedError
+    @abstractmethod
+    def _headers(self) -> dict[str, str]: ...
 
-    def _chat_path(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _chat_path(self) -> str: ...
 
-    def _models_path(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _models_path(self) -> str: ...
 
-    def _body(self, request: CompletionRequest) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _body(self, request: CompletionRequest) -> dict[str, Any]: ...
 
-    def _new_parser(self) -> StreamParser:
-        raise NotImplementedError
+    @abstractmethod
+    def _new_parser(self) -> StreamParser: ...
 
-    def _model_of(self, row: Mapping[str, Any]) -> ModelInfo:
-        raise NotImplementedError
+    @abstractmethod
+    def _model_of(self, row: Mapping[str, Any]) -> ModelInfo: ...
 
     # One call.
 
-    async def stream(self, request: CompletionRequest) -> AsyncIterator[StreamEvent]:
-        """Yield deltas, then one Finish, or raise an `LLMError` whose detail holds neither key nor prompt."""
+    async def stream(
+        self, request: CompletionRequest, *, pause: Pause | None = None
+    ) -> AsyncIterator[StreamEvent]:
+        """Yield deltas, then one Finish, or raise an `LLMError` whose detail holds neither key nor prompt.
+
+        Text that came in one piece is one delta.
+        """
+        room = MAX_TEXT
         try:
-            async with aclosing(self._events(request)) as events:
+            async with aclosing(self._events(request, pause)) as events:
                 async for event in events:
+                    if isinstance(event, TextDelta | ReasoningDelta):
+                        room -= len(event.text)
+                        if room < 0:
+                            yield replace(event, text=event.text[:room])
+                            raise InvalidResponse("an answer without end")
                     yield event
         except LLMError as error:
             error.detail = self._scrubbed(error.detail, request)
             error.args = (error.detail,)
             raise
 
-    async def _events(self, request: CompletionRequest) -> AsyncGenerator[StreamEvent]:
+    async def _events(self, request: CompletionRequest, pause: Pause | None) -> AsyncGenerator[StreamEvent]:
         parser, decoder = self._new_parser(), SSEDecoder()
         document: bytearray | None = None
         opened = False
-        async with aclosing(self._chunks(request, parser)) as chunks:
+        async with aclosing(self._chunks(request, parser, pause)) as chunks:
             async for chunk in chunks:
                 if not opened and (head := chunk.lstrip(_LEADING)):
                     opened = True
@@ -155,21 +175,18 @@ class HttpProvider:
                     if len(document) > MAX_BODY_BYTES:
                         raise InvalidResponse("an answer without end")
                     continue
-                for event in decoder.feed(chunk):
-                    for delta in parser.feed(event):
-                        yield delta
-                    if parser.done:
-                        break
+                for delta in deltas_of(decoder.feed(chunk), parser):
+                    yield delta
                 if parser.done:
                     await self._drain(chunks)
                     break
+                del chunk  # or each of a thousand streams keeps its last piece while it waits for the next
         if document is not None:
             for delta in parser.feed_document(_document(document)):
                 yield delta
         elif not parser.done:
-            for event in decoder.end():
-                for delta in parser.feed(event):
-                    yield delta
+            for delta in deltas_of(decoder.end(), parser):
+                yield delta
         for delta in parser.end():
             yield delta
 
@@ -180,7 +197,9 @@ class HttpProvider:
                 async for _ in chunks:
                     pass
 
-    async def _chunks(self, request: CompletionRequest, parser: StreamParser) -> AsyncGenerator[bytes]:
+    async def _chunks(
+        self, request: CompletionRequest, parser: StreamParser, pause: Pause | None
+    ) -> AsyncGenerator[bytes]:
         """The body of the answer as it comes. Once the model has finished, no failure is raised any more."""
         limits, now = self._timeouts, asyncio.get_running_loop().time
         silent = known_models.lookup(request.model_id).thinks
@@ -197,9 +216,15 @@ class HttpProvider:
             plain = response.headers.get("content-encoding", "identity") == "identity"
             body = response.aiter_raw() if plain else response.aiter_bytes()
             while True:
+                # What is there already needs neither a timer nor a wait: of a thousand streams most find some.
+                is_late = now() >= last_moment
+                chunk = ready_bytes(response) if plain and not is_late else b""
                 try:
-                    async with asyncio.timeout_at(deadline):
-                        chunk = await anext(body)
+                    if is_late:
+                        raise TimeoutError
+                    if not chunk:
+                        async with asyncio.timeout_at(deadline):
+                            chunk = await anext(body)
                 except StopAsyncIteration:
                     return
                 except TimeoutError:
@@ -215,6 +240,9 @@ class HttpProvider:
                 if received > MAX_STREAM_BYTES:
                     raise InvalidResponse("an answer without end")
                 yield chunk
+                del chunk
+                if pause is not None and not parser.finished:
+                    await pause()
                 wait = limits.after_finish if parser.finished else next_wait
                 deadline = min(now() + wait, last_moment)
         finally:
@@ -232,7 +260,9 @@ class HttpProvider:
         request = self._client.build_request(method, url, content=content, headers=headers)
         try:
             async with asyncio.timeout_at(deadline):
-                response = await self._client.send(request, stream=True)
+                # Not by way of the client: it would keep cookies, and a redirect would carry the key to another host.
+                response = await self._transport.handle_async_request(request)
+                response.request = request
         except TimeoutError:
             raise TimedOut("no answer began") from None
         except _NOT_CONNECTED as error:
@@ -300,6 +330,33 @@ class HttpProvider:
         finally:
             await _close(response)
         return _document(body)
+
+
+def deltas_of(events: Iterable[ServerSentEvent], parser: StreamParser) -> Iterator[StreamEvent]:
+    """What the events say, as far as the end mark; pieces of text that follow each other are one.
+
+    Raises what the parser raises, after the text before it.
+    """
+    texts: list[str] = []
+    failure: LLMError | None = None
+    try:
+        for event in events:
+            for delta in parser.feed(event):
+                if isinstance(delta, TextDelta):
+                    texts.append(delta.text)
+                    continue
+                if texts:
+                    yield TextDelta(text="".join(texts))
+                    texts.clear()
+                yield delta
+            if parser.done:
+                break
+    except LLMError as error:
+        failure = error
+    if texts:
+        yield TextDelta(text="".join(texts))
+    if failure is not None:
+        raise failure
 
 
 def checked_base_url(url: str) -> str:

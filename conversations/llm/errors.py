@@ -41,6 +41,11 @@ class LLMError(Exception):
         return inspect.cleandoc(cls.__doc__ or "")
 
 
+def has_refused(failure: LLMError | None, *, has_output: bool) -> bool:
+    """Whether a provider has turned a call down before any output, and so bills nothing for it."""
+    return failure is not None and not failure.billable and not has_output
+
+
 class AuthenticationFailed(LLMError):
     """The provider refused the key."""
 

@@ -6,6 +6,7 @@ Windows and limits are from the providers' model pages, read in November 2026. P
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 UNKNOWN_WINDOW = 32_000  #: tokens, for a model that nobody says anything about
@@ -96,6 +97,45 @@ _BY_PREFIX: dict[str, KnownModel] = {
     "smollm2": KnownModel(context_window=8_192, max_output=2_048),
 }
 
+#: Tokens of a repeated beginning below which nothing is cached, from the providers' pages on prompt caching. A new
+#: Claude or Gemini is taken to want as much as the most demanding one.
+_CACHEABLE: dict[str, int | None] = {
+    "gpt-": 1_024,
+    "gpt-3.5": None,  # older than the cache
+    "gpt-4": None,
+    "gpt-4.1": 1_024,
+    "gpt-4.5": 1_024,
+    "gpt-4o": 1_024,
+    "gpt-4o-2024-05-13": None,
+    "gpt-oss": None,
+    "chatgpt-4o": 1_024,
+    "o1": 1_024,
+    "o3": 1_024,
+    "o4": 1_024,
+    "claude": 4_096,
+    "claude-3-haiku": 2_048,
+    "claude-3-5-haiku": 2_048,
+    "claude-3.5-haiku": 2_048,
+    "claude-3-opus": 1_024,
+    "claude-3-5-sonnet": 1_024,
+    "claude-3.5-sonnet": 1_024,
+    "claude-3-7": 1_024,
+    "claude-3.7": 1_024,
+    "claude-sonnet": 1_024,
+    "claude-opus-4": 1_024,
+    "claude-opus-4-5": 4_096,
+    "claude-opus-4-6": 4_096,
+    "claude-opus-4-7": 2_048,
+    "claude-opus-5": 512,
+    "claude-fable-5": 512,
+    "claude-mythos-5": 512,
+    "gemini": 4_096,
+    "gemini-1": None,
+    "gemini-2.0": None,
+    "gemini-2.5": 2_048,
+    "deepseek": 64,
+}
+
 # Listed beside the chat models by /models, and of no use in a chat.
 _OTHER_KINDS = (
     "embed", "tts", "whisper", "dall-e", "moderation", "image", "realtime", "audio", "transcribe",
@@ -107,10 +147,20 @@ _OTHER_KINDS = (
 @functools.lru_cache(maxsize=1024)
 def lookup(model_id: str) -> KnownModel:
     """What is known of a model by any of its names: `gpt-4o`, `openai/gpt-4o`, `models/gemini-2.5-flash`."""
-    name = bare_name(model_id)
-    prefixes = (prefix for prefix in _BY_PREFIX if name.startswith(prefix))
-    longest = max(prefixes, key=len, default=None)
+    longest = _longest_prefix(model_id, _BY_PREFIX)
     return _UNKNOWN if longest is None else _BY_PREFIX[longest]
+
+
+@functools.lru_cache(maxsize=1024)
+def min_cacheable_prefix(model_id: str) -> int | None:
+    """Tokens that the beginning of a prompt must have to be cached by its provider; None: no cache that we know of."""
+    longest = _longest_prefix(model_id, _CACHEABLE)
+    return None if longest is None else _CACHEABLE[longest]
+
+
+def _longest_prefix(model_id: str, table: Iterable[str]) -> str | None:
+    name = bare_name(model_id)
+    return max((prefix for prefix in table if name.startswith(prefix)), key=len, default=None)
 
 
 def bare_name(model_id: str) -> str:

@@ -12,6 +12,7 @@ from conversations.llm.types import (
     Finish,
     FinishReason,
     ModelInfo,
+    PromptCounted,
     ReasoningDelta,
     StreamEvent,
     TextDelta,
@@ -38,7 +39,7 @@ class Endless:
 
 
 Step = (
-    str | TextDelta | ReasoningDelta | Finish | Pause | Cut | Endless | LLMError
+    str | PromptCounted | TextDelta | ReasoningDelta | Finish | Pause | Cut | Endless | LLMError
 )  #: a string is a TextDelta
 Script = Sequence[Step]
 
@@ -62,7 +63,7 @@ class ScriptedProvider:
         self._scripts = scripts or (("Hello", " there."),)
         self._models = tuple(models)
 
-    async def stream(self, request: CompletionRequest) -> AsyncIterator[StreamEvent]:
+    async def stream(self, request: CompletionRequest, *, pause: object = None) -> AsyncIterator[StreamEvent]:
         script = self._scripts[min(len(self.requests), len(self._scripts) - 1)]
         self.requests.append(request)
         self.open_streams += 1
@@ -94,6 +95,8 @@ async def _play(script: Script, request: CompletionRequest) -> AsyncIterator[Str
                 yield TextDelta(text=step)
             case TextDelta() | ReasoningDelta():
                 deltas += 1
+                yield step
+            case PromptCounted():
                 yield step
             case Pause(seconds=seconds):
                 await asyncio.sleep(seconds)

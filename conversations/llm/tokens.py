@@ -7,6 +7,7 @@ expects. Nothing is ever fetched.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import math
 import os
@@ -36,6 +37,9 @@ _RANK_FILES = {
         "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
     ),
 }
+
+#: Its vocabulary is the one that most models' counts are taken from.
+USUAL_MODEL = "gpt-4o"
 
 _CL100K = ("gpt-3.5", "gpt-4-", "gpt-35", "text-embedding-")  # and gpt-4 itself
 _O200K = ("gpt-", "chatgpt-", "o1", "o3", "o4")
@@ -78,6 +82,31 @@ def count_tokens(text: str, model_id: str) -> int:
     return count if factor == 1.0 else math.ceil(count * factor)
 
 
+def kept_tokens(text: str) -> int:
+    """What is kept of a message that one model may be sent, and later another: its tokens in the usual vocabulary."""
+    return count_tokens(text, USUAL_MODEL)
+
+
+def scaled(kept: int, model_id: str) -> int:
+    """Tokens of a text for a model, by what `kept_tokens` said of it; for the older of OpenAI's, a guess."""
+    return math.ceil(kept * _encoding_of(model_id)[1])
+
+
+def recounted(text: str, kept: int, model_id: str) -> int:
+    """The same by the text, too, for models whose own vocabulary makes up to seven times as much of some scripts."""
+    return scaled(kept, model_id) if is_scaled(model_id) else count_tokens(text, model_id)
+
+
+def is_scaled(model_id: str) -> bool:
+    """Whether a model's tokens follow from those of the usual vocabulary."""
+    return _encoding_of(model_id)[0] == "o200k_base"
+
+
+def is_exact(model_id: str) -> bool:
+    """Whether a model's tokens are counted and not estimated."""
+    return _encoding_of(model_id)[1] == 1.0
+
+
 async def count_tokens_aside(text: str, model_id: str) -> int:
     """The same on the event loop: a long text is counted in a thread."""
     if len(text) > COUNTED_AT_ONCE:
@@ -87,9 +116,10 @@ async def count_tokens_aside(text: str, model_id: str) -> int:
 
 def warm_up() -> None:
     """Load the usual vocabulary now (0.2 s) and not in somebody's first request. Raises RanksMissing."""
-    count_tokens("", "gpt-4o")
+    count_tokens("", USUAL_MODEL)
 
 
+@functools.lru_cache(maxsize=1_000)
 def _encoding_of(model_id: str) -> tuple[str, float]:
     name = bare_name(model_id)
     if name == "gpt-4" or name.startswith(_CL100K):
@@ -117,7 +147,10 @@ def _load(name: str) -> tiktoken.Encoding:
     with _loading:
         if name not in _encodings:
             os.environ["TIKTOKEN_CACHE_DIR"] = str(_folder_with(name))
-            _encodings[name] = tiktoken.get_encoding(name)
+            encoding = tiktoken.get_encoding(name)
+            # Once built, an encoding needs its ranks for pickling alone: 35 MB of 80.
+            encoding._mergeable_ranks.clear()
+            _encodings[name] = encoding
         return _encodings[name]
 
 

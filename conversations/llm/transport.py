@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import ssl
+from typing import Any, cast
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -59,6 +60,7 @@ class _Transport(AiohttpTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
             response: httpx.Response = await super().handle_async_request(request)
+            response.extensions["content"] = cast(Any, response.stream)._aiohttp_response.content
         except httpx.TransportError as error:
             raise _renamed(error) from error.__cause__
         except (
@@ -66,6 +68,12 @@ class _Transport(AiohttpTransport):
         ) as error:  # one that httpx-aiohttp has no name for, such as a bad status line
             raise httpx.RemoteProtocolError(type(error).__name__) from error
         return response
+
+
+def ready_bytes(response: httpx.Response) -> bytes:
+    """What has come of the body and was not read, without waiting; nothing if the body has ended or failed."""
+    content: aiohttp.StreamReader | None = response.extensions.get("content")
+    return content.read_nowait() if content is not None and content.exception() is None else b""
 
 
 def _renamed(error: httpx.TransportError) -> httpx.TransportError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -39,7 +39,7 @@ class FinishReason(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
     """Tokens of one call, the same meaning for every provider."""
 
@@ -50,17 +50,24 @@ class Usage:
     reasoning_tokens: int = 0  #: part of output_tokens
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TextDelta:
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReasoningDelta:
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptCounted:
+    """What the provider counts of the prompt, said before its answer: it is billed even if no Finish comes."""
+
+    usage: Usage  #: without any output
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finish:
     """The last event of a stream. A stream that ends without one has failed."""
 
@@ -68,7 +75,10 @@ class Finish:
     usage: Usage | None  #: None: the provider did not say
 
 
-StreamEvent = TextDelta | ReasoningDelta | Finish
+StreamEvent = PromptCounted | TextDelta | ReasoningDelta | Finish
+
+#: Awaited between two reads of a stream: what comes meanwhile is read, and told, in one piece.
+Pause = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +94,7 @@ class Provider(Protocol):
 
     name: str
 
-    def stream(self, request: CompletionRequest) -> AsyncIterator[StreamEvent]:
+    def stream(self, request: CompletionRequest, *, pause: Pause | None = None) -> AsyncIterator[StreamEvent]:
         """Yield deltas, then exactly one Finish, or raise an `LLMError`.
 
         Closing the iterator (`aclose`) or cancelling the task closes the connection, which stops the model.

@@ -21,6 +21,8 @@ _BLOCK_COST = 8
 _INDENT_PER_UNIT = 4  #: spaces; a list item costs as much as it is deep
 _PLAIN_LENGTH = 32_000  #: characters of one block of plain text
 
+_PIECES = 32  #: of a line that are kept apart: each is dearer than its letters
+
 _DEAR = re.compile(r"[^\w\s.,;'/()]|\n")
 _FENCE = re.compile(r"( {0,3})(`{3,}(?=[^`]*$)|~{3,})")
 _HEADING = re.compile(r" {0,3}#{1,6}(?:[ \t\r\n]|$)")
@@ -87,6 +89,8 @@ class Splitter:
             known = self._partial_length
             self._partial.append(rest)
             self._partial_length += len(rest)
+            if len(self._partial) > _PIECES:
+                self._partial = ["".join(self._partial)]
             if self._after_blank and known < 12 and _SURELY_NEW.match("".join(self._partial)):
                 yield from self._cut_after_blank()
 

@@ -64,7 +64,7 @@ CREATE TRIGGER message_path_sums_below AFTER UPDATE OF parent_id, token_count ON
 
 
 class Migration(migrations.Migration):
-    dependencies = [("conversations", "0009_message_path_sums")]
+    dependencies = [("conversations", "0014_replies_on_their_way")]
     operations = [
         migrations.CreateModel(
             name="MessageBranch",

@@ -1,7 +1,6 @@
 """The tables, one module per noun; constraints and querysets live with the noun."""
 
 from .budget import (
-    DOLLAR,
     Budget,
     BudgetGrant,
     DailySpend,
@@ -13,16 +12,18 @@ from .budget import (
     Scope,
     SpendAlert,
 )
-from .conversation import DEFAULT_TITLE, Conversation, ConversationSummary
+from .conversation import DEFAULT_TITLE, Conversation
+from .memory import MemoryItem
 from .message import Message
+from .preset import SavedPreset
 from .provider import Provider, ProviderModel
 from .recall import MessageBranch, MessagePlace, MessagePosting
 from .reply import UNFINISHED, Reply, ReplyAttempt, ReplyState
+from .summary import ConversationSummary
 from .user import Invitation, User
 
 __all__ = [
     "DEFAULT_TITLE",
-    "DOLLAR",
     "UNFINISHED",
     "Budget",
     "BudgetGrant",
@@ -33,6 +34,7 @@ __all__ = [
     "Hold",
     "Invitation",
     "LedgerEntry",
+    "MemoryItem",
     "Message",
     "MessageBranch",
     "MessagePlace",
@@ -44,6 +46,7 @@ __all__ = [
     "Reply",
     "ReplyAttempt",
     "ReplyState",
+    "SavedPreset",
     "Scope",
     "SpendAlert",
     "User",

@@ -73,8 +73,16 @@ class Conversation(models.Model):
     #: Times that a worker set out to name it, and until when the last one has it to itself.
     title_attempts = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
     title_lease_expires_at = models.DateTimeField(null=True, blank=True, editable=False)
-    #: First message of the transcript that the model was last sent: where the next request begins, too.
-    context_start = models.UUIDField(null=True, blank=True, editable=False)
+    #: What its model is shown and how it answers: `context.presets.Preset.to_json`, empty for the default.
+    preset = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()), blank=True)
+    #: What the last request has in common with the next: `context.cut.Cut.to_json`. And when it ended.
+    cut = models.JSONField(null=True, blank=True, editable=False)
+    cut_at = models.DateTimeField(null=True, blank=True, editable=False)
+    #: Since when its next summary and memory lines are wanted, how often a worker has set out to write them, and until
+    #: when the last one has them to itself.
+    compaction_due_at = models.DateTimeField(null=True, blank=True, editable=False)
+    compaction_attempts = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
+    compaction_lease_expires_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     #: Nano-USD that all of it may cost; NULL: no cap.
     cost_cap = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
@@ -89,6 +97,11 @@ class Conversation(models.Model):
                 fields=["last_updated"],
                 condition=models.Q(title_source="default", deleted_at=None),
                 name="conversations_unnamed",
+            ),
+            models.Index(
+                fields=["compaction_due_at"],
+                condition=models.Q(compaction_due_at__isnull=False),
+                name="conversations_to_compact",
             ),
         ]
         constraints = [
@@ -108,20 +121,3 @@ class Conversation(models.Model):
     @property
     def is_unnamed(self) -> bool:
         return self.title_source == self.TitleSource.DEFAULT
-
-
-class ConversationSummary(models.Model):
-    """A shorter text that stands for the messages up to one of them. Originals stay."""
-
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="summaries")
-    summary = models.TextField()
-    message_count_at_creation = models.PositiveIntegerField()
-    created_at = models.DateTimeField(default=timezone.now, db_default=Now())
-
-    class Meta:
-        db_table = "conversation_summaries"
-        verbose_name_plural = "conversation summaries"
-
-    def __str__(self) -> str:
-        return f"Summary of {self.message_count_at_creation} messages"

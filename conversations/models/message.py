@@ -73,7 +73,8 @@ class Message(models.Model):
     reasoning = models.TextField(default="", db_default="", blank=True)
     input_tokens = models.PositiveIntegerField(default=0, db_default=0)
     output_tokens = models.PositiveIntegerField(default=0, db_default=0)
-    #: Tokens of the content alone, counted once when it is written.
+    #: Tokens of the content alone in the usual vocabulary, counted once when it is written: `llm.tokens.scaled` makes
+    #: those of a model of them.
     token_count = models.PositiveIntegerField(default=0, db_default=0)
     #: Sums over the path from the root to this message, itself included. A trigger of the database fills them in.
     path_tokens = models.BigIntegerField(default=0, db_default=0, editable=False)

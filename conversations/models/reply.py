@@ -27,6 +27,8 @@ class ReplyState(models.TextChoices):
 
 #: At most one of these per conversation, and a few per person.
 UNFINISHED = (ReplyState.QUEUED, ReplyState.RUNNING)
+#: With those that wait for their turn: whatever has not come to its end.
+ON_THEIR_WAY = (ReplyState.WAITING, *UNFINISHED)
 
 
 class ReplyQuerySet(models.QuerySet["Reply"]):
@@ -35,6 +37,9 @@ class ReplyQuerySet(models.QuerySet["Reply"]):
 
     def unfinished(self) -> ReplyQuerySet:
         return self.filter(state__in=UNFINISHED)
+
+    def on_their_way(self) -> ReplyQuerySet:
+        return self.filter(state__in=ON_THEIR_WAY)
 
     def waiting(self) -> ReplyQuerySet:
         """Those that begin when the ones before them have ended, in the order in which they were sent."""
@@ -58,6 +63,8 @@ class Reply(models.Model):
     model = models.CharField(max_length=200)
     temperature = models.FloatField(null=True, blank=True)
     max_tokens = models.PositiveIntegerField()
+    #: `max_tokens` is less than was asked for: no more fitted in the budget.
+    is_shortened = models.BooleanField(default=False, db_default=False)
     state = models.CharField(max_length=11, choices=ReplyState, default=ReplyState.QUEUED)
     #: Rendered into the form by the server; the same key again gives the same reply.
     idempotency_key = models.UUIDField()
@@ -79,6 +86,9 @@ class Reply(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     first_token_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+
+    #: Nano-USD that the send has just held for it; None: to be asked of the database.
+    held: int | None = None
 
     objects: ClassVar[ReplyQuerySet] = ReplyQuerySet.as_manager()  # type: ignore[assignment]
 
@@ -102,7 +112,11 @@ class Reply(models.Model):
                 condition=models.Q(state__in=["queued", "running"]),
                 name="replies_unfinished",
             ),
-            models.Index(fields=["user"], condition=models.Q(state="waiting"), name="replies_waiting"),
+            models.Index(
+                fields=["user"],
+                condition=models.Q(state__in=["waiting", "queued", "running"]),
+                name="replies_on_their_way",
+            ),
         ]
 
     def __str__(self) -> str:

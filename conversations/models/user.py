@@ -53,6 +53,12 @@ class User(AbstractUser):
         blank=True,
         help_text="Answers when the chosen model is not available. Empty: none does.",
     )
+    #: Whether new facts are remembered, and what holds in all conversations is told in each.
+    is_remembering = models.BooleanField(
+        "remember what I say", default=True, db_default=True, help_text="Facts are kept with their source."
+    )
+    #: What new conversations begin with: the slug of a preset that comes with Parley or the id of a saved one.
+    preset = models.CharField(max_length=36, default="", db_default="", blank=True)
     #: Nano-USD that this person may spend in a day; NULL: what their groups, or the installation, say.
     daily_limit = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])
     #: No limit at all, whatever the groups say.

@@ -10,8 +10,9 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from conversations.crash_points import crash_point
-from conversations.journal import Entry, Redis, read_stream
-from conversations.llm.tokens import count_tokens_aside
+from conversations.journal import Entry, Kind, Redis, read_stream
+from conversations.llm.tokens import USUAL_MODEL, count_tokens_aside
+from conversations.llm.types import Usage
 from conversations.models import ReplyState
 from conversations.text import utf16_length, utf16_suffix
 
@@ -41,14 +42,16 @@ async def recover_replies(store: ReplyStore, client: Redis, *, limit: int = 50) 
 
 async def _end(store: ReplyStore, client: Redis, row: dict[str, Any], patient_until: float) -> None:
     text = row["text"] + _tail(await _journalled(client, row, patient_until), row)
-    counted = await count_tokens_aside(text, row["model"])
+    written = await count_tokens_aside(text.removeprefix(row["continued_text"]), row["model"])
+    thoughts = await count_tokens_aside(row["reasoning"], row["model"])
     state = ReplyState.STOPPED if row["stop_requested"] else ReplyState.INTERRUPTED
     outcome = Outcome(
         state=state,
         text=text,
         reasoning=row["reasoning"],
-        token_count=counted,
-        output_tokens=counted,
+        token_count=await count_tokens_aside(text, USUAL_MODEL),
+        output_tokens=written,
+        billed=Usage(input_tokens=row["input_tokens"], output_tokens=written + thoughts),
         error_code="" if state == ReplyState.STOPPED else "ProcessDied",
         first_token_at=row["first_token_at"],
     )
@@ -73,7 +76,7 @@ def _tail(entries: list[Entry], row: dict[str, Any]) -> str:
     """The reply's text after its checkpoint, up to the first gap."""
     at, tail = utf16_length(row["text"]), []
     for entry in entries:
-        if entry.reply_id != row["id"] or entry.is_end or entry.at > at:
+        if entry.reply_id != row["id"] or entry.kind is not Kind.TEXT or entry.at > at:
             continue
         piece = utf16_suffix(entry.text, at - entry.at)
         tail.append(piece)

@@ -6,9 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -16,6 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connections
 
+from conversations.budgets import Ask, BudgetRefused
 from conversations.catalog import Catalog, ModelEntry, UnknownModel, kept_catalog, load_catalog
 from conversations.context.plan import (
     ContextPlan,
@@ -24,22 +24,42 @@ from conversations.context.plan import (
     NothingToAnswer,
     plan_context,
 )
-from conversations.context.policy import Policy, policy_for
 from conversations.crash_points import crash_point
 from conversations.database import DATABASE_AWAY
 from conversations.gate import Passage, retry_delay
-from conversations.journal import Entry
+from conversations.journal import Kind
 from conversations.llm import known_models
-from conversations.llm.errors import ContextLengthExceeded, LLMError
-from conversations.llm.tokens import COUNTED_AT_ONCE, count_tokens, count_tokens_aside
-from conversations.llm.types import CompletionRequest, Finish, Provider, ReasoningDelta, TextDelta
+from conversations.llm.errors import ContextLengthExceeded, InvalidResponse, LLMError, has_refused
+from conversations.llm.tokens import (
+    COUNTED_AT_ONCE,
+    USUAL_MODEL,
+    count_tokens,
+    count_tokens_aside,
+    is_scaled,
+    recounted,
+    scaled,
+)
+from conversations.llm.types import (
+    CompletionRequest,
+    Finish,
+    PromptCounted,
+    Provider,
+    ReasoningDelta,
+    TextDelta,
+    Usage,
+)
 from conversations.models import ReplyState
 from conversations.models.fields import new_id
+from conversations.prices import NoPrice
 from conversations.providers import provider_for
 from conversations.text import utf16_length
 
+from .bounds import Allowance, policy_of
+from .payment import purpose_of
+from .running import Ending, RunningReply, joined
 from .signals import reply_finished
-from .store import Checkpoint, Claim, Ended, LeaseLost, Outcome
+from .status import asking_another, trying_again, trying_with_less
+from .store import Ended, LeaseLost, Outcome, Said
 from .telemetry import provider_failed, reply_ended
 
 if TYPE_CHECKING:
@@ -49,61 +69,17 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-
-class Ending(StrEnum):
-    """Why a stream was ended from our side."""
-
-    STOP = "stop"  # a person asked
-    DRAIN = "drain"  # this process is going away
-    FENCED = "fenced"  # another process has taken the reply
-
-
-@dataclass(eq=False)
-class RunningReply:
-    """One reply while this process runs it."""
-
-    claim: Claim
-    claimed_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    first_token_at: datetime | None = None
-    at: int = 0
-    ending: Ending | None = None
-    finish: Finish | None = None
-    parts: list[str] = field(default_factory=list)
-    thoughts: list[str] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None  #: what `end` cuts short
-
-    @property
-    def text(self) -> str:
-        return "".join(self.parts)
-
-    @property
-    def has_output(self) -> bool:
-        """Whether the model has sent anything: from then on a failure is a cut, and no other try is made."""
-        return self.first_token_at is not None or bool(self.thoughts)
-
-    def end(self, ending: Ending) -> None:
-        """End the stream from our side; the first reason given stands, except that a lost lease overrides it."""
-        if self.ending is None or ending is Ending.FENCED:
-            self.ending = ending
-        if self.task is not None:
-            self.task.cancel()
-
-    def checkpoint(self, position: str) -> Checkpoint:
-        return Checkpoint(
-            reply_id=self.claim.reply_id,
-            epoch=self.claim.epoch,
-            text=self.text,
-            reasoning="".join(self.thoughts),
-            position=position,
-            first_token_at=self.first_token_at,
-        )
+#: Tokens a second: as fast as models think. Their providers bill thoughts that they do not show, also when they are
+#: stopped, and then say nothing of how many.
+THINKING_PACE = 200
 
 
 async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
     """Answer a queued reply, unless another process has it; returns when it has ended or is no longer ours."""
-    claim = await runtime.store.claim(reply_id, runtime.name)
-    if claim is None:
+    claimed = await runtime.store.claim(reply_id, runtime.name)
+    if claimed is None:
         return
+    claim, history = claimed
     crash_point("between_claim_and_plan")
     running = RunningReply(claim)
     if claim.stop_requested:
@@ -111,8 +87,9 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
     live = runtime.live.open(reply_id)
     live.epoch, live.runner = claim.epoch, runtime.name
     runtime.running[reply_id] = running
+    ended: Ended | None = None
     try:
-        answer = Answer(runtime, running)
+        answer = Answer(runtime, running, history)
         outcome = await answer.run()
         ended = await answer.finish(outcome)
         if ended is not None:
@@ -124,9 +101,7 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
                 claimed_at=running.claimed_at,
                 attempts=answer.attempts,
             )
-            runtime.writer.append(
-                Entry(reply_id=reply_id, epoch=claim.epoch, at=running.at, text="", is_end=True), at_once=True
-            )
+            runtime.writer.append(running.entry("", Kind.END), at_once=True)
             reply_finished.send_robust(
                 sender=None,
                 conversation_id=claim.conversation_id,
@@ -139,20 +114,26 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
         logger.warning("reply %s was taken over by another process", reply_id)
     finally:
         runtime.running.pop(reply_id, None)
+        if ended is None:
+            live.runner = ""  # somebody else's, or nobody's: the database knows
         runtime.release(reply_id)
 
 
 class Answer:
     """A running reply from its first attempt to its end."""
 
-    def __init__(self, runtime: ReplyRuntime, running: RunningReply) -> None:
+    def __init__(self, runtime: ReplyRuntime, running: RunningReply, history: list[Said]) -> None:
         self.runtime = runtime
         self.running = running
+        self.history = history  #: the path to the question, for as long as another request may be planned
         self.claim = running.claim
         self.entry: ModelEntry | None = None
         self.plan: ContextPlan | None = None
         self.attempt_id: UUID | None = None
         self.attempts = running.claim.attempts
+        self.called_at: datetime | None = None  #: when the last attempt was begun
+        self.max_tokens = 0  #: that it was begun with
+        self.failure: LLMError | None = None  #: of the last attempt
         self.window_share = 1.0  # less once a provider said that the request was too long
 
     async def run(self) -> Outcome:
@@ -162,12 +143,16 @@ class Answer:
             self._begin_with(self.claim.continued_text)
             self.entry = (await self._catalog()).get(self.claim.model)
             while (failure := await self._attempt(self.entry)) is not None:
-                error_code, error_detail = failure.code(), failure.detail
+                self.failure, error_code, error_detail = failure, failure.code(), failure.detail
                 if not await self._try_again(failure):
                     break
-                error_code = error_detail = ""
+                self.failure, error_code, error_detail = None, "", ""
         except LeaseLost:
             raise
+        except BudgetRefused as refused:
+            error_code, error_detail = "OverBudget", refused.sentence
+        except NoPrice as error:
+            error_code, error_detail = "NoPrice", error.sentence
         except UnknownModel as error:
             error_code, error_detail = "UnknownModel", str(error)
         except NothingToAnswer:
@@ -194,17 +179,37 @@ class Answer:
             self.plan = await self._plan(entry)
             self.attempts += 1
             self.attempt_id = new_id()
-            await self._patiently(
+            self.running.prompt = None
+            self.called_at = None
+            self.max_tokens = await self._patiently(
                 partial(
                     self.runtime.store.begin_attempt,
                     self.claim,
                     self.attempt_id,
                     number=self.attempts,
-                    model=entry.id,
                     manifest=self.plan.manifest(),
+                    ask=self._ask(entry, self.plan, self.attempt_id),
                 )
             )
-            await self._consume(provider_for(entry), self._request(entry, self.plan), passage)
+            self.called_at = datetime.now(UTC)
+            request = self._request(entry, self.plan, self.max_tokens)
+            await self._consume(provider_for(entry), request, passage)
+
+    def _ask(self, entry: ModelEntry, plan: ContextPlan, attempt_id: UUID) -> Ask:
+        """What this attempt costs at most. Raises NoPrice."""
+        claim = self.claim
+        return Ask(
+            user_id=claim.user_id,
+            conversation_id=claim.conversation_id,
+            reply_id=claim.reply_id,
+            attempt_id=attempt_id,
+            purpose=purpose_of(self.attempts),
+            caused_by=claim.user_id,
+            model=entry.id,
+            price=entry.known_price(),
+            input_tokens=plan.input_tokens,
+            max_tokens=min(claim.max_tokens, entry.max_output),
+        )
 
     async def _until_ended(self, work: Coroutine[Any, Any, None]) -> None:
         """Do what `RunningReply.end` may cut short."""
@@ -230,18 +235,24 @@ class Answer:
             if self.window_share < 1.0:
                 return False
             self.window_share = 0.5
+            status = trying_with_less(failure, self.entry)
         elif (
             self.attempts < settings.REPLY_TRIES
             and (delay := retry_delay(failure, self.attempts)) is not None
         ):
             wait = delay
+            trying = partial(trying_again, failure, self.entry, number=self.attempts + 1)
+            self._say(trying(seconds=wait))
+            status = trying(seconds=0)
         else:
             fallback = await self._fallback(failure)
             if fallback is None:
                 return False
+            status = asking_another(failure, self.entry, fallback)
             self.entry = fallback
         await self._end_attempt(failure)
         await self._pause(wait)
+        self._say(status)
         return not self.running.ending
 
     async def _fallback(self, failure: LLMError) -> ModelEntry | None:
@@ -255,7 +266,7 @@ class Answer:
             found = (await self._catalog()).get(wanted)
         except UnknownModel:
             return None
-        return found if found.id != self.entry.id else None
+        return found if found.id != self.entry.id and found.price is not None else None
 
     async def _end_attempt(self, failure: LLMError) -> None:
         if self.attempt_id is not None:
@@ -266,6 +277,7 @@ class Answer:
                     self.attempt_id,
                     error_code=failure.code(),
                     error_detail=failure.detail,
+                    billed=self._unreported(0) if failure.billable else None,
                 )
             )
             self.attempt_id = None
@@ -275,11 +287,11 @@ class Answer:
         if seconds > 0:
             await self._until_ended(asyncio.sleep(seconds))
 
-    def _request(self, entry: ModelEntry, plan: ContextPlan) -> CompletionRequest:
+    def _request(self, entry: ModelEntry, plan: ContextPlan, max_tokens: int) -> CompletionRequest:
         return CompletionRequest(
             model_id=entry.model_id,
             messages=plan.messages,
-            max_tokens=min(self.claim.max_tokens, entry.max_output),
+            max_tokens=max_tokens,
             temperature=self.claim.temperature if entry.supports_temperature else None,
             cache_prompt=True,
         )
@@ -292,28 +304,22 @@ class Answer:
 
     async def _plan(self, entry: ModelEntry) -> ContextPlan:
         policy = policy_of(entry, reply_tokens=self.claim.max_tokens, share=self.window_share)
-        rows = await self._patiently(
-            partial(
-                self.runtime.store.history,
-                self.claim.question_id,
-                start=self.claim.context_start,
-                max_tokens=policy.high_water,
-            )
-        )
-        history = [HistoryMessage(**row) for row in rows]
+        said = self.history
         text = self.claim.continued_text
         prefill = known_models.lookup(entry.model_id).supports_prefill
-        plan = partial(
-            plan_context,
-            system_prompt=self.claim.system_prompt,
-            history=history,
-            policy=policy,
-            count_tokens=lambda text: count_tokens(text, entry.model_id),
-            continuation=Continuation(text=text, prefill=prefill) if text else None,
-        )
-        # Only an excerpt of a very long message takes long to find.
-        is_long = len(history[-1].content) + len(self.claim.system_prompt) + len(text) > COUNTED_AT_ONCE
-        return await asyncio.to_thread(plan) if is_long else plan()
+
+        def plan() -> ContextPlan:
+            return plan_context(
+                system_prompt=self.claim.system_prompt,
+                history=[_as_history(each, entry.model_id) for each in said],
+                policy=policy,
+                count_tokens=lambda text: count_tokens(text, entry.model_id),
+                continuation=Continuation(text=text, prefill=prefill) if text else None,
+            )
+
+        # Only an excerpt of a very long message takes long to find, and what has to be counted anew.
+        is_long = len(said[-1].content) + len(self.claim.system_prompt) + len(text) > COUNTED_AT_ONCE
+        return await asyncio.to_thread(plan) if is_long or not is_scaled(entry.model_id) else plan()
 
     def _begin_with(self, text: str) -> None:
         """A reply that goes on from a text begins with it, for its viewers and in the end."""
@@ -321,19 +327,30 @@ class Answer:
             self._append(text)
 
     async def _consume(self, provider: Provider, request: CompletionRequest, passage: Passage) -> None:
-        running = self.running
-        async with aclosing(provider.stream(request)) as events:  # type: ignore[type-var]
+        running, allowance = self.running, Allowance(request.max_tokens, request.model_id)
+        async with aclosing(provider.stream(request, pause=self._pause_reading)) as events:  # type: ignore[type-var]
             crash_point("after_request_sent", after=0.05)
             async for event in events:
                 passage.answered()
                 match event:
+                    case PromptCounted(usage=usage):
+                        running.prompt = usage
                     case TextDelta(text=text) if text:
                         self._write(text)
                     case ReasoningDelta(text=text):
                         running.thoughts.append(text)
+                        self._say("")
                         self.runtime.live.open(self.claim.reply_id).think()
                     case Finish():
                         running.finish = event
+                is_long = isinstance(event, TextDelta | ReasoningDelta) and allowance.add(event.text)
+                if is_long and await allowance.is_passed():
+                    raise InvalidResponse("an answer far longer than its bound")
+
+    async def _pause_reading(self) -> None:
+        """The first words are not waited for; after them, one read a tick is enough for what is written once a tick."""
+        if self.running.first_token_at is not None:
+            await self.runtime.writer.tick()
 
     def _write(self, text: str) -> None:
         running = self.running
@@ -341,15 +358,22 @@ class Answer:
         if is_first:
             crash_point("before_first_delta")
             running.first_token_at = datetime.now(UTC)
+            running.status = ""
+            self.history = []
         self._append(text, at_once=is_first)
         crash_point("mid_stream")
 
     def _append(self, text: str, *, at_once: bool = False) -> None:
         running = self.running
-        entry = Entry(reply_id=self.claim.reply_id, epoch=self.claim.epoch, at=running.at, text=text)
+        self.runtime.writer.append(running.entry(text), at_once=at_once)
         running.parts.append(text)
         running.at += utf16_length(text)
-        self.runtime.writer.append(entry, at_once=at_once)
+
+    def _say(self, status: str) -> None:
+        """Tell the viewers what is done about a failure; the first text replaces it."""
+        if status != self.running.status:
+            self.running.status = status
+            self.runtime.writer.append(self.running.entry(status, Kind.STATUS), at_once=True)
 
     async def _outcome(self, error_code: str, error_detail: str) -> Outcome:
         running, finish = self.running, self.running.finish
@@ -365,15 +389,17 @@ class Answer:
             state, error_code = ReplyState.INTERRUPTED, "ProcessStopped"
         else:
             state = ReplyState.INTERRUPTED if text else ReplyState.FAILED
-        counted = await count_tokens_aside(text, self.claim.model)
+        counted = await count_tokens_aside(text, USUAL_MODEL)
         output_tokens = (
-            await count_tokens_aside(written, self.claim.model) if self.claim.continued_text else counted
+            scaled(counted, self._model_id)
+            if written == text and is_scaled(self._model_id)
+            else await count_tokens_aside(written, self._model_id)
         )
         usage = finish.usage if finish else None
         return Outcome(
             state=state,
             text=text,
-            reasoning="".join(running.thoughts),
+            reasoning=joined(running.thoughts),
             token_count=counted,
             finish_reason=finish.reason if finish else "",
             input_tokens=usage.input_tokens if usage else self.plan.input_tokens if self.plan else None,
@@ -381,10 +407,40 @@ class Answer:
             output_tokens=usage.output_tokens if usage else output_tokens,
             reasoning_tokens=usage.reasoning_tokens if usage else None,
             usage_reported=usage is not None,
+            billed=usage or await self._billed(output_tokens),
             error_code=error_code,
             error_detail=error_detail,
             first_token_at=running.first_token_at,
         )
+
+    async def _billed(self, output_tokens: int) -> Usage | None:
+        """What the provider is taken to bill although it has not said so. None: it has refused, or was not called."""
+        if self.attempt_id is None or self.plan is None:
+            return None
+        if has_refused(self.failure, has_output=self.running.has_output):
+            return None
+        thoughts = await count_tokens_aside(joined(self.running.thoughts), self._model_id)
+        return self._unreported(output_tokens + thoughts)
+
+    @property
+    def _model_id(self) -> str:
+        """Of the model that answered, which may be another one than was asked."""
+        return self.entry.model_id if self.entry else self.claim.model
+
+    def _unreported(self, output_tokens: int) -> Usage:
+        """The whole prompt, by our own count if the provider has not said it; what has come, and what it kept back."""
+        assert self.plan is not None
+        prompt = self.running.prompt or Usage(input_tokens=self.plan.input_tokens)
+        unseen = min(self._unseen_thoughts(), max(self.max_tokens - output_tokens, 0))
+        return replace(prompt, output_tokens=output_tokens + unseen, reasoning_tokens=unseen)
+
+    def _unseen_thoughts(self) -> int:
+        """Tokens that a model may have thought before its first word, where its provider shows no thoughts."""
+        running, entry = self.running, self.entry
+        if entry is None or not entry.thinks or running.thoughts or self.called_at is None:
+            return 0
+        until = running.first_token_at or datetime.now(UTC)
+        return int((until - self.called_at).total_seconds() * THINKING_PACE)
 
     async def finish(self, outcome: Outcome) -> Ended | None:
         """Commit the end, waiting out a database that is away. None: the reply is no longer ours."""
@@ -397,7 +453,7 @@ class Answer:
                 outcome=outcome,
                 model=self.entry.id if self.entry else self.claim.model,
                 attempt_id=self.attempt_id,
-                context_start=self.plan.first_message_id if self.plan else None,
+                cut=self.plan.cut if self.plan else None,
             )
         )
 
@@ -415,18 +471,22 @@ class Answer:
                 delay = min(delay * 2, 5.0)
 
 
-def policy_of(entry: ModelEntry, *, reply_tokens: int, share: float = 1.0) -> Policy:
-    """How much of a conversation this model is shown, in `share` of its window."""
-    high_water = settings.LOCAL_HIGH_WATER if entry.is_local else settings.HIGH_WATER
-    window = int(entry.context_window * share)
-    return policy_for(window=window, reply_tokens=reply_tokens, high_water=int(high_water * share))
-
-
 def _load_catalog() -> Catalog:
     try:
         return load_catalog()
     finally:
         connections.close_all()
+
+
+def _as_history(said: Said, model_id: str) -> HistoryMessage:
+    """A message with its tokens for the model that is to read it now."""
+    return HistoryMessage(
+        id=said.id,
+        role=said.role,
+        content=said.content,
+        tokens=recounted(said.content, said.tokens, model_id),
+        is_set_aside=said.is_set_aside,
+    )
 
 
 def _where(error: BaseException) -> str:

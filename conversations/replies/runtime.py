@@ -9,7 +9,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from django.conf import settings
@@ -21,13 +22,15 @@ from conversations.active import ActiveIndex
 from conversations.crash_points import crash_point
 from conversations.database import DATABASE_AWAY, make_pool
 from conversations.gate import Gate
+from conversations.journal import Kind
 from conversations.metrics import LOOP_LAG
 from conversations.models import UNFINISHED
 from conversations.providers import close_providers
 
-from .live import Change, LiveReplies, LiveReply
+from .live import LiveReplies, LiveReply, Viewer
 from .recovery import recover_replies
-from .runner import Ending, RunningReply, run_reply
+from .runner import run_reply
+from .running import Ending, RunningReply
 from .store import ReplyStore
 
 logger = logging.getLogger(__name__)
@@ -36,6 +39,8 @@ logger = logging.getLogger(__name__)
 BACKSTOP_SECONDS = 2.0
 #: How often the index of active conversations is brought up to date.
 ACTIVE_SECONDS = 1.0
+#: Replies whose text goes to the database in one statement: it is there several times over while it is sent.
+CHECKPOINTED_AT_ONCE = 200
 #: How often the lag of the event loop is measured.
 LAG_SECONDS = 0.5
 
@@ -161,12 +166,13 @@ class ReplyRuntime:
     def wake(self, reply_id: UUID) -> None:
         """Start a reply that was just committed. Called from any thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._start, reply_id)
+            # In a context of its own: the request's, kept by what is begun here, would keep the request.
+            self._loop.call_soon_threadsafe(self._start, reply_id, context=contextvars.Context())
 
     def _start(self, reply_id: UUID) -> None:
         if self._is_draining or reply_id in self._tasks:
             return
-        # A context of its own: inside a request's, each ORM call would take that request's thread.
+        # Not in the context of whoever starts it: inside a request's, each ORM call would take that request's thread.
         task = asyncio.get_running_loop().create_task(
             self._run(reply_id), context=contextvars.Context(), name=f"reply {reply_id}"
         )
@@ -195,10 +201,16 @@ class ReplyRuntime:
 
     async def checkpoint(self) -> None:
         """Save the text of all running replies and renew their leases; notice stops and lost leases."""
-        running = list(self.running.values())
+        for some in journal.in_turns(list(self.running.values()), CHECKPOINTED_AT_ONCE):
+            await self._checkpoint([reply for reply in some if reply.claim.reply_id in self.running])
+
+    async def _checkpoint(self, running: list[RunningReply]) -> None:
         if not running:
             return
         position = self.writer.position
+        for reply in running:
+            if reply.status:  # for who comes late: the journal is read from the checkpoint on
+                self.writer.append(reply.entry(reply.status, Kind.STATUS))
         ours = await self.store.checkpoint([reply.checkpoint(position) for reply in running])
         crash_point("between_checkpoints", after=0.4)
         for reply in running:
@@ -223,7 +235,7 @@ class ReplyRuntime:
                 await self.release_waiting(user_id)
 
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(lambda: self._begin(stop()))
+            self._loop.call_soon_threadsafe(lambda: self._begin(stop()), context=contextvars.Context())
 
     async def _stop(self, reply_id: UUID, runner: str) -> None:
         running, live = self.running.get(reply_id), self.live.get(reply_id)
@@ -242,17 +254,18 @@ class ReplyRuntime:
 
     # --- Viewers ----------------------------------------------------------------------------------------
 
-    async def follow(self, reply_id: UUID, *, idle_after: float) -> AsyncGenerator[Change]:
-        """What a viewer sees of an unfinished reply, whichever process runs it."""
+    @asynccontextmanager
+    async def viewing(self, reply_id: UUID) -> AsyncIterator[Viewer]:
+        """A viewer of an unfinished reply, whichever process runs it."""
         live = self.live.open(reply_id)
-        live.viewers += 1
+        viewer = Viewer(live)
+        live.viewers.add(viewer)
         try:
-            if reply_id not in self.running:
+            if reply_id not in self._tasks:
                 await self._catch_up(live)
-            async for change in live.follow(idle_after=idle_after):
-                yield change
+            yield viewer
         finally:
-            live.viewers -= 1
+            live.viewers.discard(viewer)
             self.release(reply_id)
 
     def release(self, reply_id: UUID) -> None:
@@ -270,6 +283,8 @@ class ReplyRuntime:
 
     async def _catch_up(self, live: LiveReply) -> None:
         """Bring a reply of another process up to date: its checkpoint, then what was journalled since."""
+        if live.runner == self.name:  # all that is known is here, or on its way into the journal
+            return
         self._catching_up.add(live.reply_id)
         try:
             progress = await self.store.progress([live.reply_id])
@@ -299,9 +314,7 @@ class ReplyRuntime:
 
     async def _look_after_followed(self) -> None:
         """Whatever the journal lost, the database knows about a second later."""
-        followed = [
-            live for live in self.live.all() if live.reply_id not in self.running and not live.is_ended
-        ]
+        followed = [live for live in self.live.all() if live.runner != self.name and not live.is_ended]
         if not followed:
             return
         progress = await self.store.progress([live.reply_id for live in followed])

@@ -11,18 +11,27 @@ from typing import Literal
 from uuid import UUID
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
+from psycopg.rows import tuple_row
 
+from conversations.budgets import BudgetRefused, Room, reserve, void
 from conversations.catalog import ModelEntry, UnknownModel, load_catalog
 from conversations.crash_points import crash_point
-from conversations.llm.tokens import count_tokens
-from conversations.models import DEFAULT_TITLE, UNFINISHED, Conversation, Message, Reply, ReplyState, User
-from conversations.retrieval import keep_meaning
+from conversations.database import plain_cursor
+from conversations.llm.tokens import kept_tokens, scaled
+from conversations.models import DEFAULT_TITLE, Conversation, Hold, Message, Reply, ReplyState, User
+from conversations.prices import NoPrice
 from conversations.text import clean_text
 from conversations.titles import first_words
 
+from . import statements
+from .bounds import ask_before, reply_tokens
+from .quoting import Offer, Prospect, Words, offers
 from .runtime import current_runtime
+from .statements import Standing, count_running, lock_sender, read_standing
+
+Place = Literal["leaf", "end", "branch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +44,7 @@ class Draft:
     leaf_id: UUID | None = None  #: the last message that was on the page
     #: Where it goes: after `leaf_id` if that is still the last message; at the end whatever came; or after
     #: `leaf_id` as another branch.
-    place: Literal["leaf", "end", "branch"] = "leaf"
+    place: Place = "leaf"
 
     def body_hash(self, conversation_id: UUID | None) -> str:
         body = [str(conversation_id or ""), self.text, self.model, str(self.leaf_id or "")]
@@ -94,6 +103,28 @@ class NoModel(SendRefused):
     """No model can answer. Choose another model. Nothing was sent."""
 
 
+class ModelUnpriced(NoModel):
+    """Nobody has said what this model costs. Nothing was sent."""
+
+
+class NoMoney(SendRefused):
+    """This message does not fit in what is left today. Nothing was sent, and your draft is below."""
+
+    status = 402
+
+    def __init__(self, refused: BudgetRefused, entry: ModelEntry, prospect: Prospect) -> None:
+        super().__init__(refused.sentence)
+        self.refused = refused
+        self.entry = entry
+        self.prospect = prospect
+
+    def offers(self) -> list[Offer]:
+        """What could be asked in its place."""
+        refused = self.refused
+        room = Room(scope=refused.scope, left=refused.left, limit=refused.limit, resets_at=refused.resets_at)
+        return offers(self.prospect, room, but=self.entry)
+
+
 class BranchUnknown(SendRefused):
     """The message to answer is not part of this conversation. Nothing was sent."""
 
@@ -103,9 +134,12 @@ def start_conversation(*, user: User, draft: Draft, system_prompt: str = "") -> 
     return _once(user, draft, None, partial(_begin_conversation, user, draft, system_prompt))
 
 
-def start_reply(*, user: User, conversation: Conversation, draft: Draft) -> Reply:
-    """Save a message and queue its reply, in one transaction. Raises SendRefused; a refusal uses up no key."""
-    return _once(user, draft, conversation.pk, partial(_send, user, conversation.pk, draft))
+def start_reply(*, user: User, conversation_id: UUID, draft: Draft) -> Reply:
+    """Save a message and queue its reply, in one transaction. Raises SendRefused; a refusal uses up no key.
+
+    Raises Conversation.DoesNotExist when this person has no such conversation.
+    """
+    return _once(user, draft, conversation_id, partial(_send, user, conversation_id, draft))
 
 
 def retry_reply(reply: Reply, *, key: UUID, model: str | None = None) -> Reply:
@@ -114,18 +148,21 @@ def retry_reply(reply: Reply, *, key: UUID, model: str | None = None) -> Reply:
     return _once(reply.user, draft, reply.conversation_id, partial(_retry, reply, draft))
 
 
-def continue_reply(reply: Reply, *, key: UUID) -> Reply:
-    """Queue a reply that goes on from the text of one that was cut off or stopped; the old one stays a version."""
+def continue_reply(reply: Reply, *, key: UUID, model: str | None = None) -> Reply:
+    """Queue a reply that goes on from the text of one that was cut off or stopped; the old one stays a version.
+
+    By the model that has begun it unless another is named.
+    """
     if reply.answer_id is None:
         raise NothingToContinue
-    draft = Draft(text="", key=key, model=reply.model, leaf_id=reply.answer_id)
+    draft = Draft(text="", key=key, model=model or reply.model, leaf_id=reply.answer_id)
     return _once(reply.user, draft, reply.conversation_id, partial(_continue, reply, draft))
 
 
 def withdraw_reply(reply: Reply) -> str:
     """Take back a message that still waits for the reply before it. Returns its text. Raises AlreadyBegun."""
     with transaction.atomic():
-        _lock_sender(reply.user)
+        lock_sender(reply.user_id)
         waiting = (
             Reply.objects.filter(pk=reply.pk, state=ReplyState.WAITING).select_related("question").first()
         )
@@ -150,13 +187,22 @@ def stop_reply(reply: Reply) -> None:
         never_ran = Reply.objects.filter(
             pk=reply.pk, state__in=(ReplyState.WAITING, ReplyState.QUEUED)
         ).update(state=ReplyState.STOPPED, stop_requested_at=now, finished_at=now)
-        if not never_ran:
+        if never_ran:
+            _release(reply.pk)
+        else:
             Reply.objects.filter(pk=reply.pk, state=ReplyState.RUNNING, stop_requested_at=None).update(
                 stop_requested_at=now
             )
     runtime = current_runtime()
     if runtime is not None:
         runtime.request_stop(reply.pk, reply.runner, reply.user_id)
+
+
+def _release(reply_id: UUID) -> None:
+    """Give back what was held for a reply that never began."""
+    with connection.cursor() as cursor:
+        for hold in Hold.objects.filter(reply_id=reply_id, state=Hold.State.HELD):
+            void(cursor, hold_id=hold.pk)
 
 
 def keep_reply(reply: Reply) -> None:
@@ -195,81 +241,87 @@ def _earlier(user: User, draft: Draft, conversation_id: UUID | None) -> Reply | 
 
 def _begin_conversation(user: User, draft: Draft, system_prompt: str) -> Reply:
     text, entry = _checked(draft)
-    _lock_sender(user)
-    conversation = Conversation.objects.create(
+    lock_sender(user.pk)
+    conversation = Conversation(
         user=user,
         model=entry.id,
         system_prompt=system_prompt,
         # Until a model has named it, or when none can, the question's first words tell it from others.
         title=first_words(text) or DEFAULT_TITLE,
     )
-    return _queue(user, conversation, _question(conversation, None, text, entry), draft, entry, None)
+    question = _question(conversation, None, text)
+    conversation.leaf = question
+    reply = _reply(user, conversation, question, draft, entry, None, state=_turn(count_running(user.pk)))
+    statements.write(statements.BEGIN, reply)
+    _hold(reply, entry, text)
+    return reply
 
 
 def _send(user: User, conversation_id: UUID, draft: Draft) -> Reply:
     text, entry = _checked(draft)
-    _lock_sender(user)
-    conversation = Conversation.objects.select_related("leaf").get(pk=conversation_id)
-    parent_id = _place(conversation, draft)
-    if not _is_busy(conversation):
-        question = _question(conversation, parent_id, text, entry)
-        return _queue(user, conversation, question, draft, entry, conversation.pk)
-    if draft.place == "branch":
+    lock_sender(user.pk)
+    found = read_standing(user.pk, conversation_id)
+    parent_id = _place(found, draft)
+    if found.is_busy and draft.place == "branch":
         raise ReplyRunning
-    # It hangs where the running reply's question hangs until that reply has ended: see `release_waiting`.
-    question = _question(conversation, parent_id, text, entry)
-    return _create(user, conversation, question, draft, entry, conversation.pk, state=ReplyState.WAITING)
+    # Behind another it hangs where that one's question hangs until that reply has ended: see `release_waiting`.
+    state = ReplyState.WAITING if found.is_busy else _turn(found.running)
+    conversation = found.conversation
+    question = _question(conversation, parent_id, text)
+    reply = _reply(user, conversation, question, draft, entry, conversation_id, state=state)
+    statements.write(statements.ASK_BEHIND if found.is_busy else statements.ASK, reply)
+    _hold(reply, entry, text)
+    if not found.is_busy:
+        conversation.leaf, conversation.model = question, entry.id
+    return reply
 
 
-def _place(conversation: Conversation, draft: Draft) -> UUID | None:
+def _place(found: Standing, draft: Draft) -> UUID | None:
     """The message that the new one hangs under. Raises LeafMoved or BranchUnknown."""
-    leaf = conversation.leaf
     if draft.place == "end":
-        return conversation.leaf_id
+        return found.leaf_id
     if draft.place == "branch":
-        if draft.leaf_id and not conversation.messages.filter(pk=draft.leaf_id).exists():
+        if draft.leaf_id and not Message.objects.filter(conversation=found.id, pk=draft.leaf_id).exists():
             raise BranchUnknown
         return draft.leaf_id
+    if draft.leaf_id == found.leaf_id:
+        return found.leaf_id
     # The answer that came while the next message was written is what it was meant to follow.
-    is_answered = leaf is not None and not leaf.is_from_user and leaf.parent_id == draft.leaf_id
+    is_answered = found.leaf_role == Message.Role.ASSISTANT and found.leaf_parent_id == draft.leaf_id
     # A page that shows messages which wait goes on after the last of them.
-    is_waiting = conversation.replies.waiting().filter(question=draft.leaf_id)
-    if draft.leaf_id == conversation.leaf_id or (draft.leaf_id and (is_answered or is_waiting.exists())):
-        return conversation.leaf_id
+    is_waiting = Reply.objects.filter(conversation=found.id, question=draft.leaf_id).waiting()
+    if draft.leaf_id and (is_answered or is_waiting.exists()):
+        return found.leaf_id
     raise LeafMoved
 
 
 def _retry(reply: Reply, draft: Draft) -> Reply:
-    entry = _entry(draft.model)
-    conversation = _idle(reply)
-    return _queue(reply.user, conversation, reply.question, draft, entry, conversation.pk)
+    return _answer_again(reply, draft, None)
 
 
 def _continue(reply: Reply, draft: Draft) -> Reply:
+    return _answer_again(reply, draft, reply.answer)
+
+
+def _answer_again(reply: Reply, draft: Draft, continues: Message | None) -> Reply:
+    """Another reply to the same question, while nothing is written in its conversation. Raises ReplyRunning."""
     entry = _entry(draft.model)
-    conversation = _idle(reply)
-    return _queue(
-        reply.user, conversation, reply.question, draft, entry, conversation.pk, continues=reply.answer
-    )
-
-
-def _lock_sender(user: User) -> None:
-    """One send of a person at a time decides where it goes and whether it waits."""
-    User.objects.select_for_update(no_key=True).only("pk").get(pk=user.pk)
-
-
-def _idle(reply: Reply) -> Conversation:
-    """The reply's conversation, locked, while nothing is written in it. Raises ReplyRunning."""
-    _lock_sender(reply.user)
-    conversation = Conversation.objects.get(pk=reply.conversation_id)
-    if _is_busy(conversation):
+    lock_sender(reply.user_id)
+    found = read_standing(reply.user_id, reply.conversation_id)
+    if found.is_busy:
         raise ReplyRunning
-    return conversation
+    conversation, question, state = found.conversation, reply.question, _turn(found.running)
+    again = _reply(reply.user, conversation, question, draft, entry, conversation.pk, state=state)
+    again.continues = continues
+    statements.write(statements.ASK_AGAIN, again)
+    _hold(again, entry)
+    conversation.leaf, conversation.model = question, entry.id
+    return again
 
 
-def _is_busy(conversation: Conversation) -> bool:
-    """Whether a reply is on its way in this conversation, or waits to be."""
-    return conversation.replies.filter(state__in=(ReplyState.WAITING, *UNFINISHED)).exists()
+def _turn(running: int) -> ReplyState:
+    """Whether a reply begins now, or waits because this person has enough of them on their way."""
+    return ReplyState.QUEUED if running < settings.MAX_RUNNING_REPLIES else ReplyState.WAITING
 
 
 def _checked(draft: Draft) -> tuple[str, ModelEntry]:
@@ -282,43 +334,28 @@ def _checked(draft: Draft) -> tuple[str, ModelEntry]:
 
 
 def _entry(model: str) -> ModelEntry:
+    """The model that is to answer. Raises NoModel: also when nobody has said what it costs."""
     try:
-        return load_catalog().get(model)
+        entry = load_catalog().get(model)
+        entry.known_price()
     except UnknownModel as error:
         raise NoModel(str(error)) from None
+    except NoPrice as error:
+        raise ModelUnpriced(str(error)) from None
+    return entry
 
 
-def _question(conversation: Conversation, parent_id: UUID | None, text: str, entry: ModelEntry) -> Message:
-    question = Message.objects.create(
+def _question(conversation: Conversation, parent_id: UUID | None, text: str) -> Message:
+    return Message(
         conversation=conversation,
         parent_id=parent_id,
         role=Message.Role.USER,
         content=text,
-        token_count=count_tokens(text, entry.model_id),
+        token_count=kept_tokens(text),
     )
-    keep_meaning(question)
-    return question
 
 
-def _queue(
-    user: User,
-    conversation: Conversation,
-    question: Message,
-    draft: Draft,
-    entry: ModelEntry,
-    hashed_id: UUID | None,
-    *,
-    continues: Message | None = None,
-) -> Reply:
-    """A reply that begins now, or waits because this person has enough of them on their way."""
-    running = Reply.objects.filter(user=user).unfinished().count()
-    state = ReplyState.QUEUED if running < settings.MAX_RUNNING_REPLIES else ReplyState.WAITING
-    conversation.leaf, conversation.model, conversation.last_updated = question, entry.id, timezone.now()
-    conversation.save(update_fields=["leaf", "model", "last_updated"])
-    return _create(user, conversation, question, draft, entry, hashed_id, state=state, continues=continues)
-
-
-def _create(
+def _reply(
     user: User,
     conversation: Conversation,
     question: Message,
@@ -327,13 +364,11 @@ def _create(
     hashed_id: UUID | None,
     *,
     state: ReplyState,
-    continues: Message | None = None,
 ) -> Reply:
-    return Reply.objects.create(
+    return Reply(
         user=user,
         conversation=conversation,
         question=question,
-        continues=continues,
         state=state,
         model=entry.id,
         temperature=(
@@ -345,10 +380,52 @@ def _create(
     )
 
 
-def reply_tokens(conversation: Conversation, entry: ModelEntry) -> int:
-    """The bound of a reply: the conversation's wish, a quarter of the model's window, the model's own maximum."""
-    wish = conversation.reply_tokens or settings.DEFAULT_REPLY_TOKENS
-    return max(1, min(wish, entry.context_window // 4, entry.max_output))
+def _hold(reply: Reply, entry: ModelEntry, text: str | None = None) -> None:
+    """Hold what a reply that begins now can cost; its answer is shortened to what fits. Raises NoMoney.
+
+    `text`: of a question that is new.
+
+    It comes last in the transaction: the row of the person's day is locked for as short as can be.
+    """
+    if reply.state != ReplyState.QUEUED:
+        return  # it asks when it is its turn
+    conversation, question = reply.conversation, reply.question
+    ask = ask_before(
+        entry,
+        user_id=reply.user_id,
+        conversation_id=conversation.pk,
+        reply_id=reply.pk,
+        max_tokens=reply.max_tokens,
+        system_prompt=conversation.system_prompt,
+        earlier_tokens=question.path_tokens - question.token_count,
+        path_messages=question.path_messages,
+        question_tokens=scaled(question.token_count, entry.model_id),
+        continued=reply.continues.content if reply.continues else "",
+    )
+    crash_point("before_hold")
+    try:
+        with plain_cursor(tuple_row) as cursor:
+            held = reserve(cursor, ask)
+    except BudgetRefused as refused:
+        raise NoMoney(refused, entry, _prospect(reply, text)) from None
+    crash_point("after_hold")
+    reply.held = held.amount if held is not None else 0
+    if held is not None and held.shrunk:
+        statements.shorten(reply, held.max_tokens)
+
+
+def _prospect(reply: Reply, text: str | None) -> Prospect:
+    """What was asked for in vain, to be asked of another model. That counts the tokens of a new question anew."""
+    question, is_new = reply.question, text is not None
+    return Prospect(
+        user_id=reply.user_id,
+        conversation=reply.conversation,
+        earlier_tokens=question.path_tokens - question.token_count,
+        path_messages=question.path_messages - is_new,
+        words=None if text is None else Words(text=text),
+        question_tokens=question.token_count,
+        continued=reply.continues.content if reply.continues else "",
+    )
 
 
 def _wake(reply_id: UUID) -> None:

@@ -8,18 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Model
-from psycopg.rows import tuple_row
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from conversations.budgets import TAKE_OVER, Ask, aattach, areserve, take_over_values
+from conversations.context.cut import Cut
+from conversations.crash_points import crash_point
 from conversations.database import Pool
 from conversations.llm.embeddings import as_sql, embed_aside
-from conversations.models import Conversation, Message, Reply, ReplyAttempt
+from conversations.llm.types import Usage
 from conversations.models.fields import new_id
+
+from .payment import release_unused, resolve, settle_up
+from .statements import LOCK_SENDER
 
 #: Seconds that a process may take to end the replies of a dead one, before another process takes them.
 RECOVERY_LEASE = 10
@@ -50,6 +56,16 @@ class Claim:
     stop_requested: bool
 
 
+class Said(NamedTuple):
+    """A message on the path to the question, as it is stored."""
+
+    id: UUID
+    role: Literal["user", "assistant"]
+    content: str
+    tokens: int  #: in the usual vocabulary: see `llm.tokens.kept_tokens`
+    is_set_aside: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     reply_id: UUID
@@ -74,6 +90,8 @@ class Outcome:
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     usage_reported: bool = False
+    #: What the provider is taken to bill for the attempt that ends with it; None: nothing.
+    billed: Usage | None = None
     error_code: str = ""
     error_detail: str = ""
     first_token_at: datetime | None = None
@@ -86,129 +104,175 @@ class Ended:
     has_waiting: bool  #: another reply of this person waits for its turn
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A reply and all that the page says of it."""
-
-    reply: Reply
-    conversation: Conversation
-    answer: Message | None
-    attempt: ReplyAttempt | None  #: the last one
-    answers: list[UUID]  #: to the same question, oldest first
-
-
-def columns_of(model: type[Model], alias: str) -> str:
-    return ", ".join(f'{alias}."{field.column}"' for field in model._meta.concrete_fields)
-
-
-def take(model: type[Any], values: list[Any]) -> Any:
-    """An instance of the values that come next in a row, or None if they are those of an outer join without one."""
-    names = [field.attname for field in model._meta.concrete_fields]
-    own = [values.pop(0) for _ in names]
-    return None if own[0] is None else model.from_db("default", names, own)
-
-
-SHOWN = f"""
-SELECT {columns_of(Reply, "r")}, {columns_of(Conversation, "c")}, {columns_of(Message, "m")},
-    {columns_of(ReplyAttempt, "a")},
-    ARRAY(SELECT id FROM messages WHERE parent_id = r.question_id AND role = 'assistant' ORDER BY id)
-FROM replies r
-JOIN conversations c ON c.id = r.conversation_id
-LEFT JOIN messages m ON m.id = r.answer_id
-LEFT JOIN LATERAL (SELECT * FROM reply_attempts WHERE reply_id = r.id ORDER BY number DESC LIMIT 1) a ON true
-WHERE r.id = %(id)s
+#: In one round trip and one row: every reply begins with it. It must be on the disk before it is believed: a claim that
+#: PostgreSQL lost with its process would be made again with the same epoch, and two runners would both be right.
+CLAIM = """
+WITH RECURSIVE claimed AS (
+    UPDATE replies r SET state = 'running', epoch = r.epoch + 1, runner = %(runner)s,
+        started_at = coalesce(r.started_at, now()), lease_expires_at = now() + %(lease)s * interval '1 s'
+    FROM conversations c JOIN users u ON u.id = c.user_id
+    WHERE r.id = %(id)s AND r.state = 'queued' AND c.id = r.conversation_id
+    RETURNING r.id AS reply_id, r.epoch, r.conversation_id, r.question_id, r.model, r.temperature, r.max_tokens,
+        r.continues_id, c.system_prompt, (c.cut->>'first_message_id')::uuid AS context_start,
+        c.title_source = 'default' AS is_unnamed, r.user_id,
+        u.fallback_model, (SELECT count(*) FROM reply_attempts a WHERE a.reply_id = r.id)::int AS attempts,
+        r.stop_requested_at IS NOT NULL AS stop_requested
+), path AS (
+    SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.is_set_aside, 1 AS step, m.token_count AS total
+    FROM messages m JOIN claimed c ON m.id = c.question_id
+    UNION ALL
+    SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.is_set_aside, path.step + 1,
+        path.total + m.token_count
+    FROM path JOIN messages m ON m.id = path.parent_id
+    WHERE path.id IS DISTINCT FROM (SELECT context_start FROM claimed) AND path.total <= %(max_tokens)s
+        AND path.step < 2000
+)
+SELECT c.reply_id, c.epoch, c.conversation_id, c.question_id, c.model, c.temperature, c.max_tokens, c.system_prompt,
+    c.context_start, c.is_unnamed, c.user_id, c.fallback_model, c.attempts, c.stop_requested,
+    coalesce((SELECT content FROM messages m WHERE m.id = c.continues_id), '') AS continued_text,
+    (
+        SELECT json_agg(json_build_array(id, role, content, token_count, is_set_aside) ORDER BY step DESC) FROM path
+    ) AS history
+FROM claimed c
 """
+
+FINISH = """
+WITH ended AS (
+    UPDATE replies SET state = %(state)s, finished_at = now(), lease_expires_at = NULL,
+        answer_id = CASE WHEN %(text)s <> '' THEN %(answer)s::uuid END,
+        text = '', reasoning = '', error_code = %(error_code)s, error_detail = %(error_detail)s,
+        first_token_at = coalesce(%(first_token_at)s, first_token_at)
+    WHERE id = %(id)s AND epoch = %(epoch)s AND state = 'running'
+    RETURNING id, conversation_id, question_id
+), answer AS (
+    INSERT INTO messages (id, conversation_id, parent_id, role, content, reasoning, input_tokens,
+        output_tokens, token_count, model_used, is_set_aside)
+    SELECT %(answer)s, conversation_id, question_id, 'assistant', %(text)s, %(reasoning)s,
+        coalesce(%(input_tokens)s, 0), coalesce(%(output_tokens)s, 0), %(token_count)s, %(model)s,
+        %(state)s = 'interrupted'
+    FROM ended WHERE %(text)s <> ''
+    RETURNING id, conversation_id, branch_id, path_messages, token_count, is_set_aside
+), placed AS (
+    INSERT INTO message_places (message_id, conversation_id, branch_id, depth, tokens, is_set_aside, embedding)
+    SELECT answer.*, %(embedding)s::vector FROM answer WHERE branch_id IS NOT NULL
+), attempt AS (
+    UPDATE reply_attempts a SET state = %(state)s, finish_reason = %(finish_reason)s,
+        input_tokens = %(input_tokens)s, cached_tokens = %(cached_tokens)s,
+        output_tokens = %(output_tokens)s, reasoning_tokens = %(reasoning_tokens)s,
+        usage_reported = %(usage_reported)s, error_code = %(error_code)s,
+        error_detail = %(error_detail)s, first_token_at = %(first_token_at)s, finished_at = now()
+    FROM ended
+    WHERE a.reply_id = ended.id AND a.state = 'running'
+        AND (%(attempt)s::uuid IS NULL OR a.id = %(attempt)s)
+    RETURNING a.id, a.number, a.model
+)
+UPDATE conversations c SET last_updated = now(),
+    leaf_id = CASE WHEN c.leaf_id = ended.question_id AND %(text)s <> '' THEN %(answer)s::uuid
+        ELSE c.leaf_id END,
+    cut = coalesce(%(cut)s::jsonb, c.cut), cut_at = CASE WHEN %(cut)s::jsonb IS NULL THEN c.cut_at ELSE now() END
+FROM ended WHERE c.id = ended.conversation_id
+RETURNING EXISTS (SELECT FROM replies w WHERE w.user_id = c.user_id AND w.state = 'waiting') AS has_waiting,
+    c.user_id, c.id AS conversation_id, (SELECT id FROM attempt) AS attempt_id,
+    (SELECT number FROM attempt) AS attempt_number, (SELECT model FROM attempt) AS attempt_model,
+    (SELECT h.price::text FROM budget_holds h WHERE h.attempt_id = (SELECT id FROM attempt)) AS held_price,
+    ARRAY(SELECT h.id FROM budget_holds h WHERE h.reply_id = %(id)s AND h.state = 'held' AND h.attempt_id IS NULL)
+        AS unused
+"""
+
+_OURS = (
+    "ours AS (SELECT id, epoch FROM replies WHERE id = %(id)s AND epoch = %(epoch)s AND state = 'running')"
+)
+_INTO_ATTEMPTS = """
+INSERT INTO reply_attempts (id, reply_id, number, epoch, model, state, manifest, finish_reason, usage_reported,
+    error_code, error_detail)
+SELECT %(attempt)s, ours.id, %(number)s, ours.epoch, %(model)s, 'running', %(manifest)s, '', false, '', '' FROM ours
+"""
+_AGAIN = "ON CONFLICT (id) DO UPDATE SET state = 'running'"
+BEGIN_ATTEMPT = f"WITH {_OURS} {_INTO_ATTEMPTS} {_AGAIN} RETURNING id"
+#: The same in one round trip with the hold of the send, where there is one that covers it.
+BEGIN_PAID_ATTEMPT = f"""
+WITH {_OURS}, held AS ({TAKE_OVER}) {_INTO_ATTEMPTS} CROSS JOIN held {_AGAIN}
+RETURNING (SELECT max_tokens FROM held)
+"""
+
+END_ATTEMPT = """
+UPDATE reply_attempts a SET state = 'failed', error_code = %(code)s, error_detail = %(detail)s, finished_at = now()
+FROM replies r
+WHERE a.id = %(attempt)s AND a.state IN ('running', 'failed')
+    AND r.id = a.reply_id AND r.epoch = %(epoch)s AND r.state = 'running'
+RETURNING a.id
+"""
+
+
+async def _begin(connection: AsyncConnection[DictRow], values: dict[str, Any]) -> None:
+    cursor = await connection.execute(BEGIN_ATTEMPT, values)
+    if await cursor.fetchone() is None:
+        raise LeaseLost
 
 
 class ReplyStore:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
-    async def claim(self, reply_id: UUID, runner: str) -> Claim | None:
-        """Take a queued reply; None when somebody else has it, or it is over."""
-        row = await self._one(
-            """
-            UPDATE replies r SET state = 'running', epoch = r.epoch + 1, runner = %(runner)s,
-                started_at = coalesce(r.started_at, now()), lease_expires_at = now() + %(lease)s * interval '1 s'
-            FROM conversations c JOIN users u ON u.id = c.user_id
-            WHERE r.id = %(id)s AND r.state = 'queued' AND c.id = r.conversation_id
-            RETURNING r.id AS reply_id, r.epoch, r.conversation_id, r.question_id, r.model, r.temperature,
-                r.max_tokens, c.system_prompt, c.context_start, c.title_source = 'default' AS is_unnamed,
-                r.user_id, u.fallback_model,
-                coalesce((SELECT content FROM messages m WHERE m.id = r.continues_id), '') AS continued_text,
-                (SELECT count(*) FROM reply_attempts a WHERE a.reply_id = r.id)::int AS attempts,
-                r.stop_requested_at IS NOT NULL AS stop_requested
-            """,
-            {"id": reply_id, "runner": runner, "lease": settings.REPLY_LEASE},
-        )
-        return Claim(**row) if row else None
+    async def claim(self, reply_id: UUID, runner: str) -> tuple[Claim, list[Said]] | None:
+        """Take a queued reply; None when somebody else has it, or it is over.
 
-    async def history(self, leaf: UUID, *, start: UUID | None, max_tokens: int) -> list[dict[str, Any]]:
-        """The path up to `leaf`, oldest first, from `start` on: as many messages as `max_tokens` hold, and one more."""
-        return await self._all(
-            """
-            WITH RECURSIVE path AS (
-                SELECT id, parent_id, role, content, token_count, is_set_aside, 1 AS step,
-                    token_count AS total
-                FROM messages WHERE id = %(leaf)s
-                UNION ALL
-                SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.is_set_aside, path.step + 1,
-                    path.total + m.token_count
-                FROM messages m JOIN path ON m.id = path.parent_id
-                WHERE path.id IS DISTINCT FROM %(start)s AND path.total <= %(max_tokens)s AND path.step < 2000
-            )
-            SELECT id, role, content, token_count AS tokens, is_set_aside FROM path ORDER BY step DESC
-            """,
-            {"leaf": leaf, "start": start, "max_tokens": max_tokens},
-        )
+        With it comes what was said: the path up to the question, oldest first, from where the last request began, as
+        many messages as a request may hold of any model, and one more.
+        """
+        most = max(settings.HIGH_WATER, settings.LOCAL_HIGH_WATER)
+        values = {"id": reply_id, "runner": runner, "lease": settings.REPLY_LEASE, "max_tokens": most}
+        row = await self._one(CLAIM, values)
+        if row is None:
+            return None
+        history = [Said(UUID(pk), *rest) for pk, *rest in row.pop("history")]
+        return Claim(**row), history
 
     async def begin_attempt(
-        self, claim: Claim, attempt_id: UUID, *, number: int, model: str, manifest: dict[str, Any]
-    ) -> None:
-        """Put a provider call on record before it is made. Raises LeaseLost."""
-        row = await self._one(
-            """
-            INSERT INTO reply_attempts (id, reply_id, number, epoch, model, state, manifest, finish_reason,
-                usage_reported, error_code, error_detail)
-            SELECT %(attempt)s, r.id, %(number)s, r.epoch, %(model)s, 'running', %(manifest)s, '', false, '', ''
-            FROM replies r WHERE r.id = %(id)s AND r.epoch = %(epoch)s AND r.state = 'running'
-            ON CONFLICT (id) DO UPDATE SET state = 'running'
-            RETURNING id
-            """,
-            {
-                "attempt": attempt_id,
-                "number": number,
-                "model": model,
-                "manifest": Jsonb(manifest),
-                "id": claim.reply_id,
-                "epoch": claim.epoch,
-            },
-        )
-        if row is None:
-            raise LeaseLost
+        self, claim: Claim, attempt_id: UUID, *, number: int, manifest: dict[str, Any], ask: Ask
+    ) -> int:
+        """Put a provider call on record with the hold that pays for it, before it is made.
+
+        Returns the `max_tokens` to send. Raises LeaseLost, or BudgetRefused: then it must not be made.
+        """
+        values = {
+            "attempt": attempt_id,
+            "number": number,
+            "model": ask.model,
+            "manifest": Jsonb(manifest),
+            "id": claim.reply_id,
+            "epoch": claim.epoch,
+        }
+        async with self.pool.connection() as connection:
+            if ask.price.is_free:
+                await _begin(connection, values)
+                return ask.max_tokens
+            cursor = await connection.execute(BEGIN_PAID_ATTEMPT, values | take_over_values(ask))
+            if row := await cursor.fetchone():
+                return int(row["max_tokens"])
+            await release_unused(connection, claim.reply_id, claim.epoch)
+            async with connection.transaction():
+                await _begin(connection, values)
+                held = await areserve(connection, ask)
+                assert held is not None  # it is not free
+                await aattach(connection, held.hold_id, attempt_id)
+                return held.max_tokens
 
     async def end_attempt(
-        self, claim: Claim, attempt_id: UUID, *, error_code: str, error_detail: str
+        self, claim: Claim, attempt_id: UUID, *, error_code: str, error_detail: str, billed: Usage | None
     ) -> None:
         """Put on record that a call failed before any output, because another one follows. Raises LeaseLost."""
-        row = await self._one(
-            """
-            UPDATE reply_attempts a SET state = 'failed', error_code = %(code)s, error_detail = %(detail)s,
-                finished_at = now()
-            FROM replies r
-            WHERE a.id = %(attempt)s AND a.state IN ('running', 'failed')
-                AND r.id = a.reply_id AND r.epoch = %(epoch)s AND r.state = 'running'
-            RETURNING a.id
-            """,
-            {
-                "attempt": attempt_id,
-                "epoch": claim.epoch,
-                "code": error_code,
-                "detail": error_detail[:300],
-            },
-        )
-        if row is None:
-            raise LeaseLost
+        values = {
+            "attempt": attempt_id,
+            "epoch": claim.epoch,
+            "code": error_code,
+            "detail": error_detail[:300],
+        }
+        async with self.pool.connection() as connection, connection.transaction():
+            cursor = await connection.execute(END_ATTEMPT, values)
+            if await cursor.fetchone() is None:
+                raise LeaseLost
+            await resolve(connection, attempt_id, billed)
 
     async def checkpoint(self, checkpoints: Sequence[Checkpoint]) -> dict[UUID, bool]:
         """Save text and renew the leases of all replies of a process at once.
@@ -245,76 +309,43 @@ class ReplyStore:
         outcome: Outcome,
         model: str,
         attempt_id: UUID | None = None,
-        context_start: UUID | None = None,
+        cut: Cut | None = None,
     ) -> Ended | None:
-        """End a reply in one statement: the answer, the attempt, the state. None: it was not ours to end.
+        """End a reply in one transaction: the answer, the attempt, the state, the money. None: it was not ours to end.
 
         Without `attempt_id` the attempt that is still running is ended, if there is one.
         """
-        row = await self._one(
-            """
-            WITH ended AS (
-                UPDATE replies SET state = %(state)s, finished_at = now(), lease_expires_at = NULL,
-                    answer_id = CASE WHEN %(text)s <> '' THEN %(answer)s::uuid END,
-                    text = '', reasoning = '', error_code = %(error_code)s, error_detail = %(error_detail)s,
-                    first_token_at = coalesce(%(first_token_at)s, first_token_at)
-                WHERE id = %(id)s AND epoch = %(epoch)s AND state = 'running'
-                RETURNING id, conversation_id, question_id
-            ), answer AS (
-                INSERT INTO messages (id, conversation_id, parent_id, role, content, reasoning, input_tokens,
-                    output_tokens, token_count, model_used, is_set_aside)
-                SELECT %(answer)s, conversation_id, question_id, 'assistant', %(text)s, %(reasoning)s,
-                    coalesce(%(input_tokens)s, 0), coalesce(%(output_tokens)s, 0), %(token_count)s, %(model)s,
-                    %(state)s = 'interrupted'
-                FROM ended WHERE %(text)s <> ''
-                RETURNING id, conversation_id, branch_id, path_messages, token_count, is_set_aside
-            ), placed AS (
-                INSERT INTO message_places (message_id, conversation_id, branch_id, depth, tokens, is_set_aside,
-                    embedding)
-                SELECT answer.*, %(embedding)s::vector FROM answer WHERE branch_id IS NOT NULL
-            ), attempt AS (
-                UPDATE reply_attempts a SET state = %(state)s, finish_reason = %(finish_reason)s,
-                    input_tokens = %(input_tokens)s, cached_tokens = %(cached_tokens)s,
-                    output_tokens = %(output_tokens)s, reasoning_tokens = %(reasoning_tokens)s,
-                    usage_reported = %(usage_reported)s, error_code = %(error_code)s,
-                    error_detail = %(error_detail)s, first_token_at = %(first_token_at)s, finished_at = now()
-                FROM ended
-                WHERE a.reply_id = ended.id AND a.state = 'running'
-                    AND (%(attempt)s::uuid IS NULL OR a.id = %(attempt)s)
-            )
-            UPDATE conversations c SET last_updated = now(),
-                leaf_id = CASE WHEN c.leaf_id = ended.question_id AND %(text)s <> '' THEN %(answer)s::uuid
-                    ELSE c.leaf_id END,
-                context_start = coalesce(%(context_start)s::uuid, c.context_start)
-            FROM ended WHERE c.id = ended.conversation_id
-            RETURNING EXISTS (
-                SELECT FROM replies w WHERE w.user_id = c.user_id AND w.state = 'waiting'
-            ) AS has_waiting
-            """,
-            {
-                "id": reply_id,
-                "epoch": epoch,
-                "answer": new_id(),
-                "attempt": attempt_id,
-                "model": model,
-                "context_start": context_start,
-                "state": outcome.state,
-                "text": outcome.text,
-                "embedding": as_sql(await embed_aside(outcome.text)),
-                "reasoning": outcome.reasoning,
-                "token_count": outcome.token_count,
-                "finish_reason": outcome.finish_reason,
-                "input_tokens": outcome.input_tokens,
-                "cached_tokens": outcome.cached_tokens,
-                "output_tokens": outcome.output_tokens,
-                "reasoning_tokens": outcome.reasoning_tokens,
-                "usage_reported": outcome.usage_reported,
-                "error_code": outcome.error_code,
-                "error_detail": outcome.error_detail[:300],
-                "first_token_at": outcome.first_token_at,
-            },
-        )
-        return Ended(**row) if row else None
+        values = {
+            "id": reply_id,
+            "epoch": epoch,
+            "answer": new_id(),
+            "attempt": attempt_id,
+            "model": model,
+            "cut": Jsonb(cut.to_json()) if cut else None,
+            "state": outcome.state,
+            "text": outcome.text,
+            "embedding": as_sql(await embed_aside(outcome.text)),
+            "reasoning": outcome.reasoning,
+            "token_count": outcome.token_count,
+            "finish_reason": outcome.finish_reason,
+            "input_tokens": outcome.input_tokens,
+            "cached_tokens": outcome.cached_tokens,
+            "output_tokens": outcome.output_tokens,
+            "reasoning_tokens": outcome.reasoning_tokens,
+            "usage_reported": outcome.usage_reported,
+            "error_code": outcome.error_code,
+            "error_detail": outcome.error_detail[:300],
+            "first_token_at": outcome.first_token_at,
+        }
+        async with self.pool.connection() as connection, connection.transaction():
+            cursor = await connection.execute(FINISH, values)
+            row = await cursor.fetchone()
+            if row is None:
+                return None
+            crash_point("before_settle")
+            await settle_up(connection, reply_id, row, outcome)
+            crash_point("after_settle")
+        return Ended(has_waiting=row["has_waiting"])
 
     async def release_waiting(self, user_id: int, *, at_most: int) -> list[UUID]:
         """Queue what a person's other replies held up: at most `at_most` run, one per conversation, oldest first.
@@ -322,7 +353,7 @@ class ReplyStore:
         A message that waited behind a reply now follows whatever that reply became.
         """
         async with self.pool.connection() as connection, connection.transaction():
-            await connection.execute("SELECT FROM users WHERE id = %s FOR NO KEY UPDATE", [user_id])
+            await connection.execute(LOCK_SENDER, [user_id])
             cursor = await connection.execute(
                 """
                 SELECT w.id, w.question_id, w.conversation_id FROM replies w
@@ -380,9 +411,14 @@ class ReplyStore:
                 ORDER BY lease_expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
             ) old
             WHERE r.id = old.id
-            RETURNING r.id, r.epoch, r.runner, r.model, r.text, r.reasoning, r.journal_position, r.first_token_at,
+            RETURNING r.id, r.epoch, r.runner, r.text, r.reasoning, r.journal_position, r.first_token_at,
+                coalesce((SELECT a.model FROM reply_attempts a
+                    WHERE a.reply_id = r.id AND a.state = 'running' LIMIT 1), r.model) AS model,
+                coalesce((SELECT content FROM messages m WHERE m.id = r.continues_id), '') AS continued_text,
                 r.stop_requested_at IS NOT NULL AS stop_requested,
-                EXISTS (SELECT FROM reply_attempts a WHERE a.reply_id = r.id AND a.state = 'running') AS was_sent
+                EXISTS (SELECT FROM reply_attempts a WHERE a.reply_id = r.id AND a.state = 'running') AS was_sent,
+                coalesce((SELECT (a.manifest->>'input_tokens')::int FROM reply_attempts a
+                    WHERE a.reply_id = r.id AND a.state = 'running' LIMIT 1), 0) AS input_tokens
             """,
             {"lease": min(settings.REPLY_LEASE, RECOVERY_LEASE), "limit": limit},
         )
@@ -417,22 +453,6 @@ class ReplyStore:
             {"ids": list(reply_ids)},
         )
         return {row["id"]: row for row in rows}
-
-    async def shown(self, reply_id: UUID) -> Shown | None:
-        """What the page says of a reply, in one round trip."""
-        async with self.pool.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(SHOWN, {"id": reply_id})
-            row = await cursor.fetchone()
-        if row is None:
-            return None
-        values = list(row)
-        return Shown(
-            reply=take(Reply, values),
-            conversation=take(Conversation, values),
-            answer=take(Message, values),
-            attempt=take(ReplyAttempt, values),
-            answers=values.pop(),
-        )
 
     async def _one(self, query: str, parameters: dict[str, Any]) -> dict[str, Any] | None:
         async with self.pool.connection() as connection:

@@ -1,21 +1,28 @@
-"""What the templates need beyond Django's own tags: icons, names of models, receipts, failures in words."""
+"""What the templates need beyond Django's own tags: icons, names of models, money, receipts, failures in words."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from django import template
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from conversations.budgets import BudgetRefused
 from conversations.catalog import LOCAL_PROVIDER
 from conversations.llm import errors
 from conversations.llm.registry import KNOWN_PROVIDERS
+from conversations.models import Purpose, Scope
+from conversations.money import closely, dollars, exact
+from conversations.replies.status import ordinal
+from conversations.reports import Meter, Paid
 
 if TYPE_CHECKING:
     from conversations.catalog import ModelEntry
@@ -24,14 +31,28 @@ if TYPE_CHECKING:
 
 register = template.Library()
 
+ANY_ID = UUID(int=0)
+
 #: Before a reply has begun: longer than any page takes, so there was another reply or a limit in its way.
 WAIT_WORTH_TELLING = timedelta(seconds=1)
 
 
 @register.simple_tag
+@cache
 def icon(name: str) -> SafeString:
     """A symbol of `templates/partials/sprite.html`, hidden from readers: its control carries the words."""
     return format_html('<svg class="icon" aria-hidden="true"><use href="#i-{}"></use></svg>', name)
+
+
+@register.simple_tag
+def address(name: str, pk: UUID) -> str:
+    """What `{% url name pk %}` gives for an address with one id, at a tenth of its cost: a row of a list has three."""
+    return _address_of(name, ANY_ID, get_script_prefix()).replace(str(ANY_ID), str(pk))
+
+
+@cache
+def _address_of(name: str, pk: UUID, prefix: str) -> str:
+    return reverse(name, args=[pk])
 
 
 @register.simple_tag
@@ -41,6 +62,12 @@ def providers_url() -> str:
         return reverse("admin:conversations_provider_changelist")
     except NoReverseMatch:
         return reverse("admin:index")
+
+
+@register.simple_tag
+def prices_url() -> str:
+    """Where an administrator says what a model costs."""
+    return reverse("admin:conversations_priceoverride_changelist")
 
 
 # --- Models -------------------------------------------------------------------------------------------------
@@ -61,17 +88,77 @@ def provider_name(model_id: str) -> str:
 
 
 @register.filter
-def estimate(entry: ModelEntry | None) -> str:
-    """What the next message costs, as far as it is known."""
-    if entry is None or not entry.is_free:
-        return ""
-    return "Free on this machine" if entry.is_local else "Free"
-
-
-@register.filter
 def about_model(entry: ModelEntry) -> str:
     place = "Runs here, offline. Short answers." if entry.is_local else f"Through {entry.provider_label}."
     return f"{place} Reads up to {entry.context_window:,} tokens."
+
+
+# --- Money --------------------------------------------------------------------------------------------------
+
+
+for written in (dollars, closely, exact):  # an amount as `conversations.money` writes it
+    register.filter(written)
+
+
+@register.filter
+def grouped(number: int) -> str:
+    """A count with its thousands apart."""
+    return f"{number:,}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gauge:
+    """Where the parts of a meter's gauge are drawn."""
+
+    spent: str
+    held_from: str
+    held: str
+
+
+#: What is there is seen, however little: in per mille of a gauge.
+LEAST_SEEN, LEAST_HATCHED = 8, 30
+
+
+@register.simple_tag
+def gauge(meter: Meter) -> Gauge:
+    spent = max(meter.spent * 1000 // meter.scale, LEAST_SEEN) if meter.spent else 0
+    held = max(meter.held * 1000 // meter.scale, LEAST_HATCHED) if meter.held else 0
+    held_from = min(spent, 1000 - held)
+    return Gauge(
+        spent=_percent(held_from if held else spent), held_from=_percent(held_from), held=_percent(held)
+    )
+
+
+@register.filter
+def percent(mille: int) -> str:
+    """A length: per mille as per cent."""
+    return _percent(max(mille, 4) if mille else 0)
+
+
+def _percent(mille: int) -> str:
+    return f"{mille // 10}.{mille % 10}%"
+
+
+@register.filter
+def purposes(purpose: str) -> str:
+    """What calls were for, as a heading of them."""
+    return PURPOSES.get(purpose, purpose)
+
+
+PURPOSES: dict[str, str] = {
+    Purpose.REPLY: "Replies",
+    Purpose.RETRY: "Further tries",
+    Purpose.TITLE: "Titles",
+    Purpose.SUMMARY: "Summaries",
+    Purpose.MEMORY: "Memory",
+}
+
+
+@register.filter
+def time_left(until: datetime) -> str:
+    """How long until a moment, to the minute: "6 h 12 m". What is past is "0 m"."""
+    hours, minutes = divmod(max(0, int((until - timezone.now()).total_seconds())) // 60, 60)
+    return f"{hours} h {minutes} m" if hours else f"{minutes} m"
 
 
 # --- Time ---------------------------------------------------------------------------------------------------
@@ -122,6 +209,9 @@ class Receipt:
 
     model: str
     tokens: list[str]
+    money: str
+    sums: str  #: in place of `money` where the reply was stopped: what was charged, what released
+    ledger: str  #: the address of its line in the ledger
     times: list[str]
     notes: list[str]
 
@@ -135,6 +225,9 @@ def receipt(item: Item) -> Receipt:
     return Receipt(
         model=model_name(model),
         tokens=_tokens(item),
+        money=_money(item.paid),
+        sums=_sums(item.paid),
+        ledger=_ledger(item),
         times=_times(reply) if reply else [],
         notes=_notes(item),
     )
@@ -149,6 +242,38 @@ def _tokens(item: Item) -> list[str]:
     if message is not None and message.input_tokens:
         return [f"{message.input_tokens:,} in", f"{message.output_tokens:,} out"]
     return []
+
+
+def _money(paid: Paid | None) -> str:
+    """What a reply has cost; nothing when the ledger says nothing."""
+    if paid is None:
+        return ""
+    return "free" if paid.is_free else _charged(paid)
+
+
+def _charged(paid: Paid) -> str:
+    return f"{'about ' if paid.is_estimated else ''}{closely(paid.charged)}"
+
+
+def _sums(paid: Paid | None) -> str:
+    """Both halves of what was held: "$0.0015 charged, $0.0195 released"."""
+    if paid is None or paid.is_free:
+        return ""
+    charged = f"{_charged(paid)} charged" if paid.charged else "nothing charged"
+    return f"{charged}, {closely(paid.released)} released"
+
+
+def _ledger(item: Item) -> str:
+    paid, reply = item.paid, item.reply
+    if paid is None or paid.day is None or reply is None:
+        return ""
+    return f"{reverse('spend')}?day={paid.day}&conversation={reply.conversation_id}#line-{paid.entry_id}"
+
+
+@register.filter
+def cost(item: Item) -> str:
+    """What a reply has cost, for who listens; nothing when it was free."""
+    return _charged(item.paid) if item.paid and item.paid.charged else ""
 
 
 def _times(reply: Reply) -> list[str]:
@@ -170,13 +295,15 @@ def _notes(item: Item) -> list[str]:
     attempt = item.attempt
     if attempt is None:
         return []
-    notes = []
+    notes = _money_notes(item)
     asked = item.reply.model if item.reply else attempt.model
     if attempt.model != asked and item.message is not None:
         notes.append(f"Answered by {model_name(attempt.model)} because {model_name(asked)} was unavailable.")
     elif attempt.number > 1:
-        notes.append(f"{_ordinal(attempt.number).capitalize()} try.")
-    if attempt.finish_reason == "length":
+        notes.append(f"{ordinal(attempt.number).capitalize()} try.")
+    if attempt.finish_reason == "length" and (tokens := _shortened_to(item)) is not None:
+        notes.append(f"Answer shortened to {tokens:,} tokens to fit the budget.")
+    elif attempt.finish_reason == "length":
         notes.append("Cut at the reply length of this conversation. Settings can allow more.")
     if attempt.finish_reason == "filtered":
         notes.append("The provider withheld the rest.")
@@ -185,12 +312,26 @@ def _notes(item: Item) -> list[str]:
     return notes
 
 
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+def _money_notes(item: Item) -> list[str]:
+    paid, notes = item.paid, []
+    if paid and paid.charged_calls > 1:
+        notes.append("The amount includes the prompt of an earlier try.")
+    if paid and paid.is_underestimate:
+        notes.append("It cost more than was held for it, and is charged in full.")
+    return notes
+
+
+def _shortened_to(item: Item) -> int | None:
+    """How long an answer could be at most for what was left of the budget; None: as long as it liked."""
+    reply, paid, attempt = item.reply, item.paid, item.attempt
+    if reply is None or attempt is None:
+        return None
+    if paid and paid.max_tokens and paid.max_tokens < reply.max_tokens and attempt.model == reply.model:
+        return paid.max_tokens  # by a later try than the first
+    return reply.max_tokens if reply.is_shortened else None
+
+
 NUMBERS = ("one", "two", "three", "four", "five", "six")
-
-
-def _ordinal(number: int) -> str:
-    return ORDINALS[number - 1] if number <= len(ORDINALS) else f"{number}th"
 
 
 def _number(number: int) -> str:
@@ -220,13 +361,15 @@ OWN_FAILURES = {
     "ProcessDied": "Parley was stopped before this reply had begun.",
     "InternalError": "Something failed inside Parley. It is logged.",
 }
+#: Endings whose detail is a whole sentence of ours.
+OVER_BUDGET, NO_PRICE = "OverBudget", "NoPrice"
 CUT_OFF = {
     "StreamInterrupted": "The connection to the model was lost after {words}.",
     "ProcessStopped": "Parley was restarted after {words} of this reply.",
     "ProcessDied": "Parley was stopped after {words} of this reply.",
 }
 #: Their detail is Parley's own, and says nothing to a person that the sentence does not.
-WITHOUT_DETAIL = frozenset(OWN_FAILURES) | {
+WITHOUT_DETAIL = frozenset((*OWN_FAILURES, OVER_BUDGET, NO_PRICE)) | {
     error.code()
     for error in (
         errors.ConnectionFailed,
@@ -244,6 +387,9 @@ class Failure:
     sentence_after: str  #: some text had come
     tries: str  #: how often and how long it was tried, if more than once
     said: str  #: the provider's own words, shortened, or what came in place of a reply
+    saved: str  #: that the message is saved, and what became of the money
+    sums: str  #: what was charged for the text that came, and what was released
+    ledger: str
 
 
 @register.simple_tag
@@ -254,12 +400,62 @@ def failure(item: Item) -> Failure:
     # The provider that failed last is the one that the code speaks of.
     model = item.attempt.model if item.attempt else reply.model if reply else ""
     words = _words(item.message.content if item.message else "")
+    detail = reply.error_detail if reply else ""
     return Failure(
-        sentence=failure_sentence(code, provider=provider_name(model)),
+        sentence=_own_sentence(item, code, detail) or failure_sentence(code, provider=provider_name(model)),
         sentence_after=CUT_OFF.get(code, "The reply was cut off after {words}.").format(words=words),
         tries=_tries(item),
-        said=_said(code, reply.error_detail if reply else ""),
+        said=_said(code, detail),
+        saved=_saved(item.paid),
+        sums=_sums_for_text(item.paid),
+        ledger=_ledger(item),
     )
+
+
+def _own_sentence(item: Item, code: str, detail: str) -> str:
+    if code == NO_PRICE:
+        return detail
+    if code != OVER_BUDGET:
+        return ""
+    where = LEFT_WHERE.get(detail, "today")
+    when = "for another try" if item.attempt else "when its turn came"
+    return f"There was not enough left {where} {when}."
+
+
+#: Where there was too little, by the sentence of the refusal.
+LEFT_WHERE = {
+    BudgetRefused.SENTENCES[Scope.CONVERSATION]: "of this conversation's cap",
+    BudgetRefused.SENTENCES[Scope.INSTALLATION]: "today for everybody here",
+}
+
+
+def _saved(paid: Paid | None) -> str:
+    """That the message is there, and what a failure has cost."""
+    if paid is None or paid.is_free:
+        return "Your message is saved."
+    if paid.charged:
+        released = f" {closely(paid.released)} is released." if paid.released else ""
+        return (
+            f"Your message is saved. {_upper(_charged(paid))} was charged: a provider may bill the prompt of a call "
+            f"whose end is not known.{released}"
+        )
+    if paid.calls == 1:
+        return f"Your message is saved, nothing was charged, and the {closely(paid.held)} hold is released."
+    return (
+        f"Your message is saved, nothing was charged, and the {_number(paid.calls)} holds, "
+        f"{closely(paid.held)} in all, are released."
+    )
+
+
+def _sums_for_text(paid: Paid | None) -> str:
+    if paid is None or paid.is_free:
+        return ""
+    charged = f"{_charged(paid)} charged for what arrived" if paid.charged else "Nothing was charged"
+    return f"{_upper(charged)}, {closely(paid.released)} released."
+
+
+def _upper(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _said(code: str, detail: str) -> str:

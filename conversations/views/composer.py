@@ -1,28 +1,29 @@
-"""What the composer shows: where the next message goes, which models can answer, why the last one was refused."""
+"""What the composer shows: where the next message goes, which models can answer, what that costs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django import forms
+from django.db.models import Sum
 from django.urls import reverse
 
 from conversations.catalog import Catalog, ModelEntry, UnknownModel, load_catalog
 from conversations.forms import InstructionsForm, new_key
-from conversations.models import Conversation, Reply
-from conversations.replies.sending import LeafMoved, SendRefused
+from conversations.models import Conversation, Hold, Reply, User
+from conversations.replies.quoting import Words
 from conversations.thread import Thread
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from .estimates import Estimate, estimate_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Composer:
     action: str
+    conversation: Conversation  #: not saved where a new one begins
     key: UUID = field(default_factory=new_key)
     leaf_id: UUID | None = None
     place: str = ""  #: where a message goes that does not simply follow the last one shown
@@ -30,27 +31,47 @@ class Composer:
     version: str = ""
     text: str = ""
     chosen: ModelEntry | None = None
-    models: Sequence[tuple[str, list[ModelEntry]]] = ()
     settings: forms.Form | None = None
 
+    @property
+    def models(self) -> list[tuple[str, list[ModelEntry]]]:
+        """Each provider's name with its models, in the catalogue's order."""
+        groups = groupby(load_catalog().entries, key=lambda entry: entry.provider_label)
+        return [(label, list(entries)) for label, entries in groups]
 
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """Why a message was not sent, and what can be done."""
+    @cached_property
+    def estimate(self) -> Estimate | None:
+        """For the text that is in it, usually none."""
+        if self.chosen is None:
+            return None
+        return estimate_of(self.conversation, self.leaf_id, Words(text=self.text), self.chosen)
 
-    heading: str
-    sentence: str
-    has_choices: bool = False
+    @cached_property
+    def held(self) -> int:
+        """Nano-USD that the reply on its way holds."""
+        if self.running is None:
+            return 0
+        if self.running.held is not None:
+            return self.running.held
+        answering = chosen_model(load_catalog(), self.running.model)
+        if answering and answering.is_free:
+            return 0
+        holds = Hold.objects.filter(reply_id=self.running.pk, state=Hold.State.HELD)
+        return holds.aggregate(amount=Sum("amount"))["amount"] or 0
 
 
-def composer_for_new(*, text: str = "", model: str = "", settings: forms.Form | None = None) -> Composer:
+def composer_for_new(
+    user: User, *, text: str = "", model: str = "", settings: forms.Form | None = None
+) -> Composer:
     """The composer of a conversation that does not exist yet."""
     catalog = load_catalog()
     return Composer(
         action=reverse("conversation_create"),
+        conversation=Conversation(
+            user=user, system_prompt=(settings and settings["system_prompt"].value()) or ""
+        ),
         text=text,
         chosen=chosen_model(catalog, model),
-        models=by_provider(catalog),
         settings=settings or InstructionsForm(),
     )
 
@@ -67,13 +88,13 @@ def composer_for(
     catalog = load_catalog()
     return Composer(
         action=reverse("message_send", args=[conversation.pk]),
+        conversation=conversation,
         leaf_id=leaf_id or last_waiting(thread) or thread.leaf_id,
         place=place_of(conversation, thread) if leaf_id is None else "",
         running=thread.running,
         version=version(thread),
         text=text,
         chosen=chosen_model(catalog, model or conversation.model),
-        models=by_provider(catalog),
     )
 
 
@@ -107,15 +128,3 @@ def chosen_model(catalog: Catalog, model: str) -> ModelEntry | None:
         return catalog.get(model)
     except UnknownModel:
         return catalog.default()
-
-
-def by_provider(catalog: Catalog) -> list[tuple[str, list[ModelEntry]]]:
-    """Each provider's name with its models, in the catalogue's order."""
-    groups = groupby(catalog.entries, key=lambda entry: entry.provider_label)
-    return [(label, list(entries)) for label, entries in groups]
-
-
-def refusal_of(refused: SendRefused) -> Refusal:
-    """The first sentence as a heading, the rest below it."""
-    first, _, rest = refused.sentence.partition(". ")
-    return Refusal(heading=f"{first.rstrip('.')}.", sentence=rest, has_choices=isinstance(refused, LeafMoved))

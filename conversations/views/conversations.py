@@ -13,13 +13,14 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRedirect
 
+from conversations import reports
 from conversations.forms import RenameForm, SettingsForm, SwitchForm
 from conversations.models import Conversation
 from conversations.replies.sending import stop_reply
 from conversations.thread import load_thread
 
 from .composer import composer_for, composer_for_new, version
-from .http import PersonRequest, message_named, render_page
+from .http import PersonRequest, announce, message_named, render_page
 from .sidebar import load_sidebar, with_reply_state
 
 # --- Pages --------------------------------------------------------------------------------------------------
@@ -29,7 +30,7 @@ from .sidebar import load_sidebar, with_reply_state
 @login_required
 def home(request: PersonRequest) -> HttpResponse:
     """The empty page: what is written here begins a conversation."""
-    context = {"composer": composer_for_new(), **just_deleted(request)}
+    context = {"composer": composer_for_new(request.user), **just_deleted(request)}
     return render_page(request, "conversations/home.html", context)
 
 
@@ -76,7 +77,7 @@ def conversation_composer(request: PersonRequest, pk: UUID) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @login_required
 def conversation_settings(request: PersonRequest, pk: UUID) -> HttpResponse:
-    """System prompt, temperature and reply length: a panel beside the conversation."""
+    """System prompt, temperature, reply length and cap: a panel beside the conversation."""
     shown = get_object_or_404(Conversation.objects.owned_by(request.user), pk=pk)
     form = SettingsForm(request.POST or None, instance=shown)
     saved = form.is_bound and form.is_valid()
@@ -84,10 +85,11 @@ def conversation_settings(request: PersonRequest, pk: UUID) -> HttpResponse:
         form.save()
     elif form.is_bound:
         shown.refresh_from_db()  # a refused form has written its values into the instance
+    panel = {"settings_form": form, "saved": saved, "cost": reports.cost_of(shown.pk)}
     if request.htmx:
-        context = {"conversation": shown, "settings_form": form, "saved": saved}
-        return render(request, "conversations/settings.html", context)
-    return show_conversation(request, shown, settings_form=form, saved=saved)
+        response = render(request, "conversations/settings.html", {"conversation": shown, **panel})
+        return announce(response, "estimate-stale") if saved else response
+    return show_conversation(request, shown, **panel)
 
 
 @require_safe

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django_htmx.http import reswap, retarget
 
-from .composer import Refusal
+from .refusals import Refusal
 
 TOO_LONG = Refusal(
     heading="This message is longer than 1 MiB.",

@@ -12,6 +12,7 @@ from django_htmx.middleware import HtmxDetails
 
 from conversations.models import Conversation, Message, User
 
+from .meter import meter_for
 from .sidebar import load_sidebar
 
 
@@ -30,9 +31,12 @@ def render_page(
     current: Conversation | None = None,
     status: int = 200,
 ) -> HttpResponse:
-    """A whole page: what the template needs, and the sidebar beside it."""
+    """A whole page: what the template needs, and beside it the sidebar with the budget of the day."""
     sidebar = load_sidebar(request.user, everything="all" in request.GET)
-    return render(request, template, {"sidebar": sidebar, "current": current, **context}, status=status)
+    frame: dict[str, Any] = {"sidebar": sidebar, "current": current}
+    if "meter" not in context:
+        frame["meter"] = meter_for(request.user)
+    return render(request, template, frame | context, status=status)
 
 
 def announce(response: HttpResponse, event: str, **detail: Any) -> HttpResponse:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, cast
 from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -16,11 +18,20 @@ from conversations.catalog import load_catalog
 from conversations.forms import InstructionsForm, MessageForm, new_key
 from conversations.models import Conversation, Message, Reply
 from conversations.models.message import MessageQuerySet
-from conversations.replies.sending import Draft, SendRefused, start_conversation, start_reply
+from conversations.replies.sending import (
+    BranchUnknown,
+    Draft,
+    Place,
+    SendRefused,
+    start_conversation,
+    start_reply,
+)
 from conversations.thread import Item, Thread, load_thread
 
-from .composer import chosen_model, composer_for, composer_for_new, refusal_of
+from . import stencil
+from .composer import chosen_model, composer_for, composer_for_new
 from .http import PersonRequest, announce, message_named, render_page, see_other
+from .refusals import COMPOSER, Refusal, refusal_of
 
 CHARACTERS_REPLACED = (
     "Some characters of your message cannot be stored. Each reads “\N{REPLACEMENT CHARACTER}” now."
@@ -43,11 +54,14 @@ def conversation_create(request: PersonRequest) -> HttpResponse:
         reply = start_conversation(user=request.user, draft=draft_of(form), system_prompt=system_prompt)
     except SendRefused as refused:
         composer = composer_for_new(
+            request.user,
             text=form.text_sent,
             model=form.model_chosen,
             settings=InstructionsForm(initial=request.POST.dict()),
         )
-        return refuse(request, refused, "conversations/home.html", {"composer": composer})
+        return refuse(
+            request, refused, refusal_of(refused), "conversations/home.html", {"composer": composer}
+        )
     address = reverse("conversation", args=[reply.conversation_id])
     if form.was_changed:
         messages.info(request, CHARACTERS_REPLACED)
@@ -62,60 +76,71 @@ def conversation_create(request: PersonRequest) -> HttpResponse:
 @login_required
 def conversation_messages(request: PersonRequest, pk: UUID) -> HttpResponse:
     """Messages of a conversation: POST adds one, GET shows those before another."""
-    conversation = get_object_or_404(Conversation.objects.owned_by(request.user), pk=pk)
-    act = message_send if request.method == "POST" else messages_earlier
-    return act(request, conversation)
+    if request.method == "POST":
+        return message_send(request, pk)
+    return messages_earlier(request, conversation_of(request, pk))
 
 
-def message_send(request: PersonRequest, conversation: Conversation) -> HttpResponse:
+def conversation_of(request: PersonRequest, pk: UUID) -> Conversation:
+    return get_object_or_404(Conversation.objects.owned_by(request.user), pk=pk)
+
+
+def message_send(request: PersonRequest, conversation_id: UUID) -> HttpResponse:
     """Save a message and start its reply."""
     form = MessageForm(request.POST)
     try:
-        reply = start_reply(user=request.user, conversation=conversation, draft=draft_of(form))
+        reply = start_reply(user=request.user, conversation_id=conversation_id, draft=draft_of(form))
     except SendRefused as refused:
-        return refuse_in(request, conversation, refused, form)
+        return refuse_in(request, conversation_of(request, conversation_id), refused, form)
+    except Conversation.DoesNotExist:
+        raise Http404 from None
     remark = CHARACTERS_REPLACED if form.was_changed else ""
     if request.htmx:
         return show_sent(request, reply, is_appended=form.is_at_leaf, remark=remark)
     if remark:
         messages.info(request, remark)
-    return see_other(reverse("conversation", args=[conversation.pk]) + "#latest")
+    return see_other(reverse("conversation", args=[conversation_id]) + "#latest")
 
 
 def draft_of(form: MessageForm) -> Draft:
     """The message as it was sent. Raises SendRefused when the form itself was tampered with or is too old."""
-    if not form.is_valid():
+    if not form.is_valid or form.key is None:
         raise FormOutOfDate
-    sent = form.cleaned_data
     return Draft(
-        text=sent["text"],
-        key=sent["key"],
-        model=sent["model"],
-        leaf_id=sent["leaf"],
-        place=sent["place"] or "leaf",
+        text=form.text_sent,
+        key=form.key,
+        model=form.model_chosen,
+        leaf_id=form.leaf_id,
+        place=cast(Place, form.place),
     )
 
 
 def show_sent(request: PersonRequest, reply: Reply, *, is_appended: bool, remark: str = "") -> HttpResponse:
     """The fragments that a reply's beginning changes: two articles below the others, or the whole thread."""
     conversation = reply.conversation
-    if is_appended and reply.is_unfinished and conversation.leaf_id == reply.question_id:
-        thread = just_sent(reply)
-    else:
-        thread = load_thread(conversation)
+    is_simple = is_appended and reply.is_unfinished and conversation.leaf_id == reply.question_id
+    thread = just_sent(reply) if is_simple else load_thread(conversation)
     # As in the sidebar's rows.
     conversation.reply_state = (thread.running or reply).state  # type: ignore[attr-defined]
     context = {
         "conversation": conversation,
         "composer": composer_for(conversation, thread),
         "remark": remark,
-        **({"items": from_message(thread, reply.question_id)} if is_appended else {"thread": thread}),
+        **(appended(thread, reply) if is_appended else {"thread": thread}),
     }
     response = render(request, "conversations/sent.html", context)
     if not is_appended:
         response = reswap(retarget(response, "#thread"), "innerHTML")
         response = replace_url(response, reverse("conversation", args=[conversation.pk]))
     return announce(response, "parley:sent", conversation=conversation.pk, waits=reply.is_waiting)
+
+
+def appended(thread: Thread, reply: Reply) -> dict[str, object]:
+    """The articles from a reply's question on: as HTML if nothing about them is out of the ordinary."""
+    items = from_message(thread, reply.question_id)
+    if len(items) == 2 and stencil.fits(*items):
+        return {"articles": stencil.fill(reply.question, items[0].html, reply)}
+    return {"items": items}
 
 
 def from_message(thread: Thread, message_id: UUID) -> list[Item]:
@@ -133,12 +158,20 @@ def just_sent(reply: Reply) -> Thread:
 
 
 def refuse_in(
-    request: PersonRequest, conversation: Conversation, refused: SendRefused, form: MessageForm
+    request: PersonRequest,
+    conversation: Conversation,
+    refused: SendRefused,
+    form: MessageForm,
+    *,
+    address: str = "",
 ) -> HttpResponse:
-    """Say why nothing was sent, on the page of a conversation."""
-    leaf_id = form.cleaned_data.get("leaf") if refusal_of(refused).has_choices else None
+    """Say why nothing was sent, on the page of a conversation. `address`: what was asked for if it was no message."""
+    refusal = refusal_of(refused, edits=form.edits if request.htmx else None, address=address)
+    leaf_id = form.leaf_id if refusal.has_choices else None
     context = with_draft(conversation, form, leaf_id=leaf_id)
-    return refuse(request, refused, "conversations/conversation.html", context, current=conversation)
+    if form.place == "branch" and not isinstance(refused, BranchUnknown):
+        context["composer"] = replace(context["composer"], leaf_id=form.leaf_id, place=form.place)
+    return refuse(request, refused, refusal, "conversations/conversation.html", context, current=conversation)
 
 
 def show_with_draft(
@@ -151,7 +184,7 @@ def show_with_draft(
 
 def with_draft(
     conversation: Conversation, form: MessageForm, *, leaf_id: UUID | None = None, text: str = ""
-) -> dict[str, object]:
+) -> dict[str, Any]:
     conversation.refresh_from_db(fields=["leaf"])
     thread = load_thread(conversation)
     composer = composer_for(
@@ -163,17 +196,20 @@ def with_draft(
 def refuse(
     request: PersonRequest,
     refused: SendRefused,
+    refusal: Refusal,
     page: str,
     context: dict[str, object],
     *,
     current: Conversation | None = None,
 ) -> HttpResponse:
-    """Say why nothing was sent: above the composer, whose text stays as it is, or on the page with the draft in it."""
-    context = {**context, "refusal": refusal_of(refused)}
+    """Say why nothing was sent: above the text field, which stays as it is, or on the page with the draft in it."""
+    context = {**context, "refusal": refusal, "is_edit": refusal.form_id != COMPOSER}
     if not request.htmx:
         return render_page(request, page, context, current=current, status=refused.status)
     response = render(request, "conversations/refused.html", context, status=refused.status)
-    return reswap(retarget(response, "#composer-notice"), "innerHTML")
+    if refusal.money:
+        announce(response, "budget-stale")
+    return reswap(retarget(response, f"#{refusal.notice_id}"), "innerHTML")
 
 
 def messages_earlier(request: PersonRequest, conversation: Conversation) -> HttpResponse:

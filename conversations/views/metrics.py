@@ -21,6 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from redis.exceptions import RedisError
 
 from chatapp.embedded.address import LOCAL_NAMES, is_loopback
+from conversations import reconciliation
 from conversations.catalog import kept_catalog
 from conversations.database import DATABASE_AWAY
 from conversations.metrics import WORKER_COUNTERS, registry, request_threads
@@ -123,7 +124,9 @@ def of_process(runtime: ReplyRuntime) -> list[Metric]:
     size, free = pool.get("pool_size", 0), pool.get("pool_available", 0)
     return [
         gauge("replies_running", "Replies that this process runs.", len(runtime.running)),
-        gauge("viewers", "Streams open in this process.", sum(live.viewers for live in runtime.live.all())),
+        gauge(
+            "viewers", "Streams open in this process.", sum(len(live.viewers) for live in runtime.live.all())
+        ),
         counter("deltas", "Pieces of text that providers sent.", writer.deltas),
         counter(
             "journal_writes", "Entries written to the journal, one for all replies a tick.", writer.writes
@@ -190,9 +193,10 @@ async def of_redis(runtime: ReplyRuntime) -> list[Metric]:
     pipeline.zcard("unacked_index")
     pipeline.zrange("unacked_index", 0, 0, withscores=True)
     pipeline.hgetall(WORKER_COUNTERS)
+    pipeline.hgetall(reconciliation.KEPT)
     try:
         async with asyncio.timeout(PATIENCE):
-            waiting, oldest, taken, longest, counters = await pipeline.execute()
+            waiting, oldest, taken, longest, counters, compared = await pipeline.execute()
     except (RedisError, OSError, TimeoutError):
         return [gauge("redis_up", "1 while Redis answers.", 0)]
     now = time.time()
@@ -207,6 +211,18 @@ async def of_redis(runtime: ReplyRuntime) -> list[Metric]:
             age(longest[0][1] if longest else None, now),
         ),
         *of_workers(counters),
+        *of_reconciliation(compared, now),
+    ]
+
+
+def of_reconciliation(compared: dict[str, str], now: float) -> list[Metric]:
+    """What the last comparison of the balances with the ledger found; nothing until there was one."""
+    if not compared:
+        return []
+    return [
+        gauge("budget_drift", "Balances minus ledger and open holds, in nano-USD.", int(compared["drift"])),
+        gauge("budgets_drifted", "Balances that differ.", int(compared["drifted"])),
+        gauge("budget_compared_age_seconds", "Since the last comparison.", age(float(compared["at"]), now)),
     ]
 
 

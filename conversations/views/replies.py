@@ -6,13 +6,13 @@ from collections.abc import Callable
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from conversations.forms import MessageForm
-from conversations.models import Conversation, Reply
+from conversations.models import Conversation, Message, Reply
 from conversations.replies.sending import (
     SendRefused,
     continue_reply,
@@ -25,7 +25,7 @@ from conversations.thread import load_reply_item, load_thread
 
 from .composer import composer_for
 from .http import PersonRequest, see_other
-from .messages import FormOutOfDate, refuse_in, show_sent, show_with_draft
+from .messages import draft_of, refuse_in, show_sent, show_with_draft
 
 
 @require_safe
@@ -60,7 +60,9 @@ def reply_retry(request: PersonRequest, pk: UUID) -> HttpResponse:
 def reply_continue(request: PersonRequest, pk: UUID) -> HttpResponse:
     """Go on from the text of a reply that was cut off or stopped."""
     form = MessageForm(request.POST)
-    return begin_beside(request, pk, form, lambda asked, key: continue_reply(asked, key=key))
+    return begin_beside(
+        request, pk, form, lambda asked, key: continue_reply(asked, key=key, model=form.offer or None)
+    )
 
 
 @require_POST
@@ -69,7 +71,6 @@ def reply_withdraw(request: PersonRequest, pk: UUID) -> HttpResponse:
     """Take back a message that waits to be answered: its text goes into the text field, above what is there."""
     asked = get_object_or_404(Reply.objects.owned_by(request.user), pk=pk)
     form = MessageForm(request.POST)
-    form.is_valid()
     try:
         text = withdraw_reply(asked)
     except SendRefused as refused:
@@ -103,11 +104,11 @@ def begin_beside(
     """Begin another reply to the question of this one, or say why not."""
     asked = get_object_or_404(Reply.objects.owned_by(request.user), pk=pk)
     try:
-        if not form.is_valid():
-            raise FormOutOfDate
-        begun = begin(asked, form.cleaned_data["key"])
+        begun = begin(asked, draft_of(form).key)
     except SendRefused as refused:
-        return refuse_in(request, asked.conversation, refused, form)
+        return refuse_in(request, asked.conversation, refused, form, address=request.path)
+    except (Conversation.DoesNotExist, Message.DoesNotExist):  # deleted or taken back meanwhile
+        raise Http404 from None
     return show_sent(request, begun, is_appended=False) if request.htmx else go_back(request, begun)
 
 
@@ -119,7 +120,6 @@ def show_reply(request: PersonRequest, asked: Reply) -> HttpResponse:
 def go_back(request: PersonRequest, asked: Reply) -> HttpResponse:
     """To the thread. Without script these buttons send the composer's form: a draft that was in it stays in it."""
     form = MessageForm(request.POST)
-    form.is_valid()
     if form.text_sent:
         return show_with_draft(request, asked.conversation, form)
     return see_other(place_of(asked))

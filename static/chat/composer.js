@@ -2,7 +2,7 @@
 
 import { showStrip } from './connection.js';
 import { draftText, field, save, setDraft } from './drafts.js';
-import { $, announce, isSendKey } from './page.js';
+import { $, $$, announce, isSendKey } from './page.js';
 
 const form = $('#composer-form');
 const models = $('#model-menu');
@@ -25,6 +25,7 @@ function onKey(event) {
 
 function beforeSend(event) {
   if (event.target !== form) return;
+  htmx.trigger('#estimate', 'htmx:abort');
   if (!draftText()) {
     event.preventDefault();
   } else if (!navigator.onLine) {
@@ -48,7 +49,9 @@ function afterSend(event) {
 if (form) {
   field.addEventListener('keydown', onKey);
   form.addEventListener('htmx:configRequest', ({ detail }) => {
-    if (detail.formData.has('text')) detail.formData.set('text', draftText());
+    if (!detail.formData.has('text')) return;
+    if (detail.elt.id === 'estimate') sample(detail.formData, draftText());
+    else detail.formData.set('text', draftText());
   });
   form.addEventListener('htmx:beforeRequest', beforeSend);
   form.addEventListener('htmx:afterRequest', afterSend);
@@ -70,6 +73,7 @@ document.addEventListener('parley:done', () => {
 function takeBack(place) {
   setDraft([place.textContent, field.value].filter((part) => part.trim()).join('\n\n'));
   place.textContent = '';
+  refreshEstimate();
   field.focus();
 }
 
@@ -77,8 +81,48 @@ document.addEventListener('click', ({ target }) => {
   const starter = target.closest('[data-starter]');
   if (!starter) return;
   setDraft(starter.dataset.starter);
+  refreshEstimate();
   field.focus();
   field.setSelectionRange(field.value.length, field.value.length);
+});
+
+// --- What it costs ------------------------------------------------------------------------------------------------------------
+
+const PIECES = 5;
+const PIECE = 4000; // characters: what the server counts of a long draft, and all of it that is sent for an estimate
+
+function sample(form, text) {
+  const step = Math.floor((text.length - PIECE) / (PIECES - 1));
+  const pieces = Array.from({ length: PIECES }, (_, n) => text.slice(n * step, n * step + PIECE));
+  form.set('text', text.length > PIECES * PIECE ? pieces.join('') : text);
+  form.set('length', text.length);
+}
+
+function refreshEstimate() {
+  if (!isBusy()) htmx.trigger(document.body, 'estimate-stale');
+}
+
+/** The same words where there is no room for them beside the buttons. */
+function mirrorEstimate() {
+  $('.est-small').replaceChildren(...$('#estimate').cloneNode(true).childNodes);
+}
+
+if (form) {
+  document.addEventListener('parley:draft', refreshEstimate);
+  document.addEventListener('htmx:afterSwap', ({ detail }) => {
+    if (detail.target.id === 'estimate') mirrorEstimate();
+  });
+  addEventListener('load', () => { if (draftText()) refreshEstimate(); }); // a draft that this device has kept
+  // What is left may be less by now: as with the meter.
+  addEventListener('focus', refreshEstimate);
+  new BroadcastChannel('parley').onmessage = refreshEstimate;
+}
+
+// Who takes an offer goes on with its model.
+document.addEventListener('click', ({ target }) => {
+  const offer = target.closest('[data-offer]');
+  const option = offer && $$('#model-menu input').find((input) => input.value === offer.value);
+  if (option) option.checked = true;
 });
 
 // --- Models ------------------------------------------------------------------------------------------------------------------
@@ -89,14 +133,13 @@ function syncTools() {
   isEnding = false;
   if (isWaiting) send();
   isWaiting = false;
+  mirrorEstimate();
   field.placeholder = isBusy() ? 'Write the next message; it waits for this reply' : 'Message Parley';
   const chosen = models && $('input:checked', models);
   const label = $('[data-chosen-model]');
   if (!chosen || !label) return;
   label.textContent = chosen.dataset.label;
   label.closest('button').setAttribute('aria-label', `Model: ${chosen.dataset.label}`);
-  if (!isBusy()) $('#estimate').textContent = chosen.dataset.estimate;
-  $('.est-small').textContent = chosen.dataset.estimate;
 }
 
 function chooseModel() {
@@ -124,10 +167,16 @@ document.addEventListener('click', ({ target }) => {
   switching = target.closest('[data-switch]')?.dataset.switch ?? null;
 });
 
+function syncNewTools() {
+  syncTools();
+  const chosen = models && $('input:checked', models);
+  if (draftText() || (chosen && chosen.value !== $('#composer-tools').dataset.model)) refreshEstimate();
+}
+
 document.addEventListener('htmx:afterSettle', ({ target }) => {
-  if (target.id === 'composer-tools') syncTools();
+  if (target.id === 'composer-tools') syncNewTools();
 });
 document.addEventListener('htmx:oobAfterSwap', ({ detail }) => {
-  if (detail.target.id === 'composer-tools') syncTools();
+  if (detail.target.id === 'composer-tools') syncNewTools();
   if (detail.target.id === 'taken-back') takeBack(detail.target);
 });

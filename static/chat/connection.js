@@ -34,7 +34,9 @@ document.addEventListener('htmx:beforeSwap', ({ detail }) => {
   }
 });
 
-document.addEventListener('htmx:sendError', () => showStrip(navigator.onLine ? 'unreachable' : 'offline'));
+document.addEventListener('htmx:sendError', ({ detail }) => {
+  if (detail.elt.id !== 'estimate') showStrip(navigator.onLine ? 'unreachable' : 'offline'); // that one sends nothing
+});
 document.addEventListener('htmx:responseError', ({ detail }) => {
   const isSignedOut = detail.xhr.getResponseHeader('X-Signed-Out');
   const strips = { 403: isSignedOut ? 'signed-out' : 'out-of-date', 404: 'gone' };

@@ -87,6 +87,7 @@ function hold(text) {
   held.push(text);
   showHeld();
   saveHeld();
+  tell();
   announce(`${sizeOf(text)} are held beside your message and go with it.`);
 }
 
@@ -99,6 +100,10 @@ const beginningOf = (text) => {
   const words = text.slice(0, 200).trim().replace(/\s+/g, ' ');
   return words.length > 40 ? `${words.slice(0, 40)}…` : words || 'Pasted text';
 };
+
+function tell() {
+  document.dispatchEvent(new CustomEvent('parley:draft'));
+}
 
 function showHeld() {
   place.hidden = held.length === 0;
@@ -115,6 +120,7 @@ function drop(index) {
   held.splice(index, 1);
   showHeld();
   saveHeld();
+  tell();
   announce('Removed.');
   field.focus();
 }

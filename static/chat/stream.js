@@ -80,14 +80,14 @@ class Following {
     this.source = null;
   }
 
-  takeSnapshot({ html, open, at, thinking }) {
+  takeSnapshot({ html, open, at, thinking, status }) {
     if (this.failures > 0) tell('parley:connected');
     this.failures = 0;
     while (this.prose.firstChild !== this.open) this.prose.firstChild.remove();
     this.prose.insertBefore(fragment(html), this.open);
     this.text.data = open;
     this.at = at;
-    this.say(thinking ? 'thinking' : at ? 'writing' : null);
+    this.say(status || (thinking ? 'thinking' : at ? 'writing' : null));
     this.changed();
   }
 

@@ -113,7 +113,8 @@ document.addEventListener('parley:sent', () => {
 });
 
 document.addEventListener('parley:done', ({ detail }) => {
-  announce(ENDS[detail.article.dataset.state] ?? 'Reply finished.');
+  const { state, cost } = detail.article.dataset;
+  announce(`${ENDS[state] ?? 'Reply finished.'}${cost ? ` It cost ${cost}.` : ''}`);
   keepUp();
   if (isNextWaiting()) refreshThread();
   else refreshTools();

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 from allauth.account.models import EmailAddress
@@ -10,6 +12,7 @@ from django.test import Client, TestCase
 from django.urls import reverse
 
 from conversations import accounts
+from conversations.admin.people import UserForm
 from conversations.models import Conversation, Invitation, Message, Reply, ReplyState, User
 from tests import cast
 
@@ -72,6 +75,13 @@ class PeopleTests(TestCase):
         reply.refresh_from_db()
         self.assertEqual(reply.state, ReplyState.STOPPED)
 
+    def test_a_deactivated_persons_waiting_reply_never_begins(self) -> None:
+        reply = queued_reply(self.alice)
+        Reply.objects.filter(pk=reply.pk).update(state=ReplyState.WAITING)
+        self.change(self.alice, is_active="")
+        reply.refresh_from_db()
+        self.assertEqual(reply.state, ReplyState.STOPPED)
+
     def test_the_action_spares_whoever_uses_it(self) -> None:
         self.client.post(
             reverse("admin:conversations_user_changelist"),
@@ -86,6 +96,18 @@ class PeopleTests(TestCase):
         self.assertTrue(self.alice.is_staff and self.alice.is_superuser)
         self.change(self.alice, is_active="on")
         self.assertFalse(self.alice.is_staff or self.alice.is_superuser)
+
+    def test_a_password_that_is_changed_at_this_moment_stays_changed(self) -> None:
+        clean = UserForm.clean
+
+        def meanwhile(form: UserForm) -> dict[str, Any]:
+            User.objects.filter(pk=self.alice.pk).update(password="changed")
+            return clean(form)
+
+        with mock.patch.object(UserForm, "clean", meanwhile):
+            self.change(self.alice, name="Ally")
+        self.alice.refresh_from_db()
+        self.assertEqual((self.alice.name, self.alice.password), ("Ally", "changed"))
 
     def test_the_last_administrator_stays(self) -> None:
         for fields in ({"is_active": "on"}, {"is_superuser": "on"}):
@@ -112,7 +134,21 @@ class PeopleTests(TestCase):
 
     def test_only_what_belongs_to_parley_is_in_the_admin(self) -> None:
         shown = {model.__name__ for model in admin.site._registry}
-        self.assertEqual(shown, {"Conversation", "Invitation", "Provider", "Reply", "User"})
+        self.assertEqual(
+            shown,
+            {
+                "Budget",
+                "Conversation",
+                "Group",
+                "Hold",
+                "Invitation",
+                "LedgerEntry",
+                "PriceOverride",
+                "Provider",
+                "Reply",
+                "User",
+            },
+        )
 
 
 def queued_reply(user: User) -> Reply:

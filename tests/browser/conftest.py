@@ -69,9 +69,15 @@ def shared_site(
         shared_provider,
         OPENAI_MODELS="fake-large,fake-small",
         DEFAULT_MODEL="openai/fake-large",
+        # A tenth of the price of the others.
+        GEMINI_API_KEY="test-key",
+        GEMINI_BASE_URL=f"{shared_provider.url}/v1",
+        GEMINI_MODELS="fake-cheap",
+        GEMINI_PRICE="0.20/0.80",
         DEEPSEEK_API_KEY="test-key",
         DEEPSEEK_BASE_URL=UNREACHABLE,
         DEEPSEEK_MODELS="lost",
+        DEEPSEEK_PRICE="0.50/1.00",
     )
     with running(server):
         yield server

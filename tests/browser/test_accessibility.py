@@ -10,7 +10,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from conversations.models import Conversation, User
+from conversations.money import DOLLAR
 from tests.servers import Server
+from tests.spending import hold, line
 
 from .conftest import SignIn, ask, finished, write
 from .test_reading import conversation_of
@@ -56,6 +58,11 @@ def search(page: Page) -> None:
     expect(page.locator(".hit").first).to_be_visible()
 
 
+def open_numbers(page: Page) -> None:
+    page.get_by_text("Numbers by day").click()
+    expect(page.get_by_role("columnheader", name="Limit")).to_be_visible()
+
+
 def nothing(page: Page) -> None: ...
 
 
@@ -64,6 +71,10 @@ STATES: list[tuple[str, Callable[[Page], None]]] = [
     ("/archived/", nothing),
     ("/search/?q=fees", nothing),
     ("/preferences/", nothing),
+    ("/spend/", nothing),
+    ("/spend/", open_numbers),
+    ("/spend/?purpose=reply", nothing),
+    ("/spend/?month=2020-01", nothing),
     ("/nowhere/", nothing),
     ("{conversation}", nothing),
     ("{conversation}settings/", nothing),
@@ -79,6 +90,9 @@ def test_axe_finds_nothing_on_any_page(sign_in: SignIn, alice: User, scheme: str
     conversation = conversation_of(alice, "What are the fees?", REPLY, "And in short?", "None.", title="Fees")
     conversation_of(alice, "Old fees", title="Archived fees")
     Conversation.objects.filter(title="Archived fees").update(is_archived=True)
+    for marks in ({}, {"kind": "expired", "usage_reported": False}, {"is_underestimate": True}):
+        line(alice, DOLLAR, **marks)
+    hold(alice)
     page = sign_in(
         alice, color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce"
     )

@@ -24,7 +24,7 @@ FAULTS = {
 def failure(page: Page, sentence: str) -> None:
     notice = page.locator(".msg--assistant").last.get_by_role("alert")
     expect(notice).to_contain_text(sentence, timeout=20_000)
-    expect(notice).to_contain_text("Your message is saved.")
+    expect(notice).to_contain_text("Your message is saved")
     expect(notice.get_by_role("button", name="Switch model")).to_be_visible()
     expect(notice.get_by_role("button", name="Retry")).to_be_visible()
     assert not re.search("Traceback|Exception|httpx", page.content())
@@ -37,6 +37,17 @@ def test_the_fault_is_named_and_retry_works(sign_in: SignIn, alice: User, fault:
     failure(page, FAULTS[fault])
     page.reload()
     failure(page, FAULTS[fault])
+
+
+def test_a_reply_that_is_tried_again_says_so_until_text_comes(sign_in: SignIn, alice: User) -> None:
+    page = sign_in(alice)
+    ask(page, "Hello [[status=429 code=fake retry_after=4 times=1]]")
+    line = page.locator(".msg--assistant").last.locator(".receipt")
+    expect(line).to_contain_text("The model is busy. Trying again in 4 s, second try.", timeout=10_000)
+    page.reload()
+    expect(line).to_contain_text("The model is busy. Trying again in 4 s, second try.")
+    expect(page.locator(".msg--assistant").last).to_have_attribute("data-state", "complete", timeout=10_000)
+    expect(line).not_to_contain_text("busy")
 
 
 def test_retry_brings_the_answer(sign_in: SignIn, alice: User) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_django import DjangoAssertNumQueries, Settings
@@ -13,7 +14,9 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from conversations import catalog, providers
 from conversations.catalog import Catalog, ModelEntry, UnknownModel, load_catalog, read_catalog
 from conversations.llm.scripted import ScriptedProvider
-from conversations.models import Provider, ProviderModel
+from conversations.models import PriceOverride, Provider, ProviderModel
+from conversations.money import DOLLAR
+from conversations.prices import NoPrice
 from conversations.providers import provider_for
 from conversations.secrets import Secret, encrypt
 
@@ -67,6 +70,36 @@ class TestEnvironment:
         assert ids(found) == ["openai/mine"]
         assert found.sources[0].endpoint.base_url == "http://127.0.0.1:9000/v1"
         assert found.notes == ()
+
+    @pytest.mark.parametrize(
+        ("text", "label"),
+        [("free", "Free"), ("2.00/8.00", "$2.00 / $8.00 per million tokens"), ("", "No price")],
+    )
+    def test_the_environment_may_say_what_an_own_server_costs(
+        self, text: str, label: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9000/v1/")
+        monkeypatch.setenv("OPENAI_MODELS", "mine")
+        monkeypatch.setenv("OPENAI_PRICE", text)
+        (entry,) = read_catalog().entries
+        assert entry.price_label == label
+        assert entry.price is None or entry.price.model == "openai/mine"
+
+    def test_what_the_price_list_knows_costs_what_it_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-123")
+        monkeypatch.setenv("OPENAI_MODELS", "gpt-4.1")
+        monkeypatch.setenv("OPENAI_PRICE", "free")
+        assert read_catalog().entries[0].price_label == "$2.00 / $8.00 per million tokens"
+
+    @pytest.mark.parametrize("text", ["2.00", "2/8/1", "-1/2", "much/more", "nan/1"])
+    def test_a_price_that_is_none_leaves_out_that_provider_with_a_sentence(
+        self, text: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-123")
+        monkeypatch.setenv("OPENAI_PRICE", text)
+        found = read_catalog()
+        assert found.entries == ()
+        assert "OPENAI_PRICE is" in found.problems[0]
 
     def test_plain_http_to_another_machine_is_used_and_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_BASE_URL", "http://ollama:11434/v1")
@@ -188,6 +221,66 @@ def local_entry() -> ModelEntry:
     return next(entry for source in catalog._local_source() for entry in source.entries)
 
 
+def set_price(model: str, input_dollars: int, output_dollars: int, **fields: Any) -> PriceOverride:
+    rates = {"input_rate": input_dollars * DOLLAR, "output_rate": output_dollars * DOLLAR}
+    return PriceOverride.objects.create(model=model, **{**rates, **fields})
+
+
+def background_id() -> str | None:
+    found = read_catalog().background()
+    return found.id if found else None
+
+
+class TestPrices:
+    def test_an_entry_knows_its_price_and_says_it(self, start_local_model: Start) -> None:
+        start_local_model(9001)
+        add_provider("openai", "gpt-4.1", base_url="https://api.openai.com/v1")
+        provider = add_provider("relay", "gpt-4.1")
+        ProviderModel.objects.create(provider=provider, model_id="ours", is_free=True)
+        labels = {entry.id: entry.price_label for entry in read_catalog().entries}
+        assert labels == {
+            "openai/gpt-4.1": "$2.00 / $8.00 per million tokens",
+            "relay/gpt-4.1": "No price",
+            "relay/ours": "Free",
+            "local/SmolLM2-135M": "Free on this machine",
+        }
+        assert [entry.price_in_short for entry in read_catalog().entries] == [
+            "$2.00 in · $8.00 out",
+            "no price",
+            "free",
+            "free",
+        ]
+        assert [entry.id for entry in read_catalog().without_price] == ["relay/gpt-4.1"]
+
+    def test_a_model_without_a_price_is_refused_with_a_sentence_that_helps(self) -> None:
+        add_provider("relay", "gpt-4.1")
+        with pytest.raises(NoPrice) as caught:
+            read_catalog().get("relay/gpt-4.1").known_price()
+        assert caught.value.sentence == ("gpt-4.1 has no price. An administrator can set one under Prices.")
+
+    def test_an_override_decides_whether_a_model_is_free(self) -> None:
+        provider = add_provider("relay", "one")
+        ProviderModel.objects.create(provider=provider, model_id="two", is_free=True)
+        set_price("relay/one", 0, 0, is_free=True)
+        set_price("relay/two", 1, 2)
+        assert {entry.id: entry.is_free for entry in read_catalog().entries} == {
+            "relay/one": True,
+            "relay/two": False,
+        }
+
+    def test_a_new_price_counts_at_once(self, django_capture_on_commit_callbacks: Any) -> None:
+        add_provider("relay", "one")
+        assert load_catalog().get("relay/one").price is None
+        with django_capture_on_commit_callbacks(execute=True):
+            set_price("relay/one", 1, 2)
+        assert load_catalog().get("relay/one").price_label == "$1.00 / $2.00 per million tokens"
+
+    def test_a_new_conversation_begins_with_a_model_that_has_a_price(self) -> None:
+        add_provider("relay", "one", "two")
+        set_price("relay/two", 1, 2)
+        assert read_catalog().default() == read_catalog().get("relay/two")
+
+
 class TestChoice:
     def test_the_default_is_the_setting_and_else_the_first(self, settings: Settings) -> None:
         add_provider("relay", "one", "two")
@@ -200,18 +293,27 @@ class TestChoice:
         settings.DEFAULT_MODEL = "relay/gone"
         assert read_catalog().default() == read_catalog().get("relay/one")
 
-    def test_background_work_goes_to_a_small_paid_model(self, start_local_model: Start) -> None:
+    def test_background_work_goes_to_the_cheapest_paid_model(self, start_local_model: Start) -> None:
         start_local_model(9001)
-        add_provider("relay", "gpt-4.1", "gpt-4.1-mini", "claude-opus-4-6")
-        background = read_catalog().background()
-        assert background is not None
-        assert background.id == "relay/gpt-4.1-mini"
+        add_provider("openai", "gpt-4.1", "gpt-4.1-mini", base_url="https://api.openai.com/v1")
+        add_provider("claude", "claude-haiku-4-5", base_url="https://api.anthropic.com", dialect="anthropic")
+        assert background_id() == "openai/gpt-4.1-mini"
+        set_price("openai/gpt-4.1-mini", 40, 160)
+        assert background_id() == "claude/claude-haiku-4-5"
 
-    def test_a_name_that_only_contains_a_small_word_is_not_small(self) -> None:
+    def test_among_models_of_one_price_background_work_goes_to_a_small_one(self) -> None:
         add_provider("relay", "gemini-3-pro", "claude-haiku-4-5")
-        background = read_catalog().background()
-        assert background is not None
-        assert background.id == "relay/claude-haiku-4-5"
+        for model in ("relay/gemini-3-pro", "relay/claude-haiku-4-5"):
+            set_price(model, 1, 5)
+        assert background_id() == "relay/claude-haiku-4-5"
+
+    def test_background_work_goes_to_no_model_without_a_price(self, start_local_model: Start) -> None:
+        add_provider("relay", "gpt-4.1-nano", "large")
+        set_price("relay/large", 50, 200)
+        assert background_id() == "relay/large"
+        PriceOverride.objects.all().delete()
+        start_local_model(9001)
+        assert background_id() == "local/SmolLM2-135M"
 
     def test_background_work_goes_to_the_local_model_when_it_is_the_only_one(
         self, start_local_model: Start

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import redis
 from django.conf import settings
+from django.db.models.functions import Now
 from django.test import TransactionTestCase
 
 from chatapp.celery import app
@@ -19,9 +20,10 @@ from chatapp.embedded import paths
 from chatapp.embedded.folder import make_data_dir
 from chatapp.embedded.valkey import Valkey
 from conversations.metrics import WORKER_COUNTERS
-from conversations.models import Conversation, Message
+from conversations.models import Budget, Conversation, DailySpend, Hold, LedgerEntry, Message
 from conversations.tasks import write_title
 from tests import cast
+from tests.budgets.common import ask, reserve
 from tests.celery.processes import Program, until
 from tests.celery.workers import RUNS
 from tests.servers import Server, fake_provider, stats, test_database_url
@@ -63,6 +65,7 @@ class WorkerTests(TransactionTestCase):
             "OPENAI_API_KEY": "test-key",
             "OPENAI_BASE_URL": cls.provider.url + "/v1",
             "OPENAI_MODELS": "fake-large",
+            "OPENAI_PRICE": "2.00/8.00",
         }
         cls.workers = [Program(cls.folder, f"worker-{number}", environment) for number in (1, 2)]
         cls.beat = Program(cls.folder, "beat", environment)
@@ -108,6 +111,15 @@ class WorkerTests(TransactionTestCase):
         for name in ("reap", "write_missing_titles"):
             self.assertGreaterEqual(int(counters.get(f"task|{name}|success", 0)), 1)
             self.assertNotIn(f"task|{name}|failure", counters)
+
+    def test_an_abandoned_hold_is_ended_once(self) -> None:
+        hold = reserve(ask(cast.alice().pk))
+        Hold.objects.filter(pk=hold.hold_id).update(sent_at=Now(), lease_expires_at=Now())
+        until(LedgerEntry.objects.filter(hold_id=hold.hold_id).exists, "the line of the hold")
+        until(DailySpend.objects.exists, "the sum of the day")
+        today = Budget.objects.get()
+        self.assertEqual((today.spent, today.held), (100, 0))
+        self.assertEqual(LedgerEntry.objects.count(), 1)
 
     def test_a_title_whose_worker_is_killed_is_written_by_the_other(self) -> None:
         before = self.calls()

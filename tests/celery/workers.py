@@ -32,6 +32,7 @@ app.conf.beat_schedule = {
     for name, task, seconds in (
         ("reap", "conversations.tasks.reap", 1.0),
         ("titles", "conversations.tasks.write_missing_titles", 1.0),
+        ("enforce", "conversations.tasks.enforce_budgets", 1.0),
         ("watched", "tests.celery.workers.watched_job", 0.3),
     )
 }

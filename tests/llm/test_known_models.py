@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from conversations.llm.known_models import UNKNOWN_WINDOW, looks_like_chat, lookup
+from conversations.llm.known_models import UNKNOWN_WINDOW, looks_like_chat, lookup, min_cacheable_prefix
 from conversations.llm.registry import DIALECTS, KNOWN_PROVIDERS, build_provider
 
 
@@ -29,6 +29,32 @@ from conversations.llm.registry import DIALECTS, KNOWN_PROVIDERS, build_provider
 )
 def test_a_model_has_the_window_of_its_family(model_id: str, window: int) -> None:
     assert lookup(model_id).context_window == window
+
+
+@pytest.mark.parametrize(
+    ("model_id", "tokens"),
+    [
+        ("gpt-4.1-2025-04-14", 1_024),
+        ("gpt-6.1-terra", 1_024),
+        ("o4-mini", 1_024),
+        ("gpt-4-turbo", None),
+        ("gpt-3.5-turbo", None),
+        ("claude-sonnet-4-5-20250929", 1_024),
+        ("anthropic/claude-sonnet-4.5", 1_024),
+        ("claude-haiku-4-5", 4_096),
+        ("claude-opus-4-6", 4_096),
+        ("claude-opus-4-7", 2_048),
+        ("claude-opus-4-8", 1_024),
+        ("claude-opus-5-5", 512),
+        ("claude-3-5-haiku-latest", 2_048),
+        ("models/gemini-2.5-flash", 2_048),
+        ("gemini-3.8-flash", 4_096),
+        ("deepseek-v4-flash", 64),
+        ("somebody/some-model", None),
+    ],
+)
+def test_a_cache_wants_a_prefix_of_a_length(model_id: str, tokens: int | None) -> None:
+    assert min_cacheable_prefix(model_id) == tokens
 
 
 def test_what_is_not_known_says_so() -> None:

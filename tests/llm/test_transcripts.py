@@ -24,7 +24,7 @@ from conversations.llm.errors import (
 )
 from conversations.llm.openai import OpenAIParser
 from conversations.llm.sse import SSEDecoder
-from conversations.llm.types import Finish, FinishReason, ReasoningDelta, TextDelta, Usage
+from conversations.llm.types import Finish, FinishReason, PromptCounted, ReasoningDelta, TextDelta, Usage
 
 FOLDER = Path(__file__).parent.parent / "transcripts"
 
@@ -176,6 +176,13 @@ def test_a_stream_cut_anywhere_ends_or_is_interrupted(name: str, length: int) ->
         assert part.error in {whole.error, StreamInterrupted, InvalidResponse}
 
 
+def test_anthropic_says_what_it_counts_of_the_prompt_before_it_answers() -> None:
+    parser, decoder = AnthropicParser(), SSEDecoder()
+    first = next(iter(decoder.feed(stream_of("anthropic_plain"))))
+    said = Usage(input_tokens=2360, cached_tokens=2048, cache_write_tokens=300)
+    assert parser.feed(first) == [PromptCounted(usage=said)]
+
+
 @given(name=st.sampled_from(["openai", "anthropic"]), data=st.binary(max_size=300))
 def test_nonsense_raises_nothing_but_llm_errors(name: str, data: bytes) -> None:
     assert replay(name, [b"data: " + data + b"\n\n"]).error is not None
@@ -184,17 +191,9 @@ def test_nonsense_raises_nothing_but_llm_errors(name: str, data: bytes) -> None:
 KEYS = ["type", "choices", "delta", "content", "usage", "error", "message", "index", "finish_reason", "text"]
 KEYS += ["code", "prompt_tokens", "stop_reason", "content_block", "details"]
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(KEYS),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+JSON: st.SearchStrategy[object] = st.deferred(
+    lambda: SCALARS | st.lists(JSON, max_size=3) | st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4)
 )
 
 

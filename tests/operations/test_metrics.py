@@ -12,12 +12,14 @@ from unittest import mock
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.test import SimpleTestCase, override_settings
+from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
-from conversations import journal
+from conversations import journal, reconciliation
 from conversations.database import make_pool
 from conversations.llm.errors import AuthenticationFailed
 from conversations.llm.scripted import ScriptedProvider, Step
+from conversations.reconciliation import Result
 from conversations.replies.runtime import ReplyRuntime
 from tests.operations.asgi import request
 from tests.replies.harness import MODEL, ReplyTestCase, catalog_of, until, watch, web_process
@@ -130,6 +132,14 @@ class ContentTests(ReplyTestCase):
             runtime.wake(reply.pk)
             await self.finished(reply)
             self.assertGreater((await self.read())[name], before)
+
+    async def test_it_tells_how_far_the_balances_are_from_the_ledger(self) -> None:
+        result = Result(at=timezone.now(), budgets=7, drifted=2, drift=1_500)
+        await sync_to_async(reconciliation.keep)(result)
+        async with self.process():
+            found = await self.read()
+        self.assertEqual((found["parley_budget_drift"], found["parley_budgets_drifted"]), (1_500, 2))
+        self.assertLess(found["parley_budget_compared_age_seconds"], 60)
 
     async def test_it_tells_of_pools_and_unfinished_replies(self) -> None:
         async with self.process() as runtime:

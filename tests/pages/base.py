@@ -13,6 +13,7 @@ from conversations.catalog import Catalog, ModelEntry
 from conversations.models import Conversation, Message, Reply, ReplyState, User
 from conversations.providers import replaced
 from tests import cast
+from tests.prices.cheap import a_price
 
 HTMX = {"HX-Request": "true"}
 
@@ -27,6 +28,7 @@ def entry(model_id: str = "large", **fields: Any) -> ModelEntry:
         "dialect": "openai",
         "context_window": 8_192,
         "max_output": 2_048,
+        "price": a_price(f"scripted/{model_id}"),
     }
     return ModelEntry(**(values | fields))
 
@@ -39,6 +41,7 @@ LOCAL = entry(
     provider_label="This machine",
     is_free=True,
     is_local=True,
+    price=None,
 )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 from django.http import HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Conversation, Message, Reply, ReplyAttempt, ReplyState
+from conversations.replies.sending import retry_reply, withdraw_reply
 from conversations.thread import load_thread
 
 from .base import LARGE, LOCAL, PageTests, cast_response, conversation_of, form, reply_to, say
@@ -99,6 +101,18 @@ class WaitingTests(PageTests):
         response = self.act("reply_withdraw", self.running.pk)
         self.assertContains(response, "This message is being answered already.", status_code=409)
         self.assertTrue(Message.objects.filter(content="First").exists())
+
+    def test_one_taken_back_at_this_moment_is_not_there_to_be_answered_again(self) -> None:
+        waiting = self.waiting("Second")
+
+        def late(asked: Reply, **named: Any) -> Reply:
+            withdraw_reply(waiting)
+            Reply.objects.filter(pk=self.running.pk).update(state=ReplyState.STOPPED)
+            return retry_reply(asked, **named)
+
+        with mock.patch("conversations.views.replies.retry_reply", late):
+            response = self.act("reply_retry", waiting.pk, **form(""))
+        self.assertEqual((response.status_code, Reply.objects.count()), (404, 1))
 
     def test_one_taken_back_leaves_those_behind_it(self) -> None:
         with self.settings(MAX_RUNNING_REPLIES=1):

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from django.test import SimpleTestCase
 from django.utils import timezone
 
+from conversations.forms import SettingsForm
 from conversations.models import Conversation, ReplyState
 from conversations.views import sidebar
 from conversations.views.sidebar import group_by_day, heading_of
@@ -146,6 +147,18 @@ class ListTests(PageTests):
         self.assertContains(response, "less than or equal to 2")
         row.refresh_from_db()
         self.assertEqual(row.temperature, 0.2)
+
+    def test_settings_change_nothing_else_of_a_conversation(self) -> None:
+        row = conversation_of(self.alice)
+        read_before = Conversation.objects.get(pk=row.pk)
+        leaf = say(row, "Which harbour?")
+        Conversation.objects.filter(pk=row.pk).update(title="Fees", deleted_at=timezone.now())
+        form = SettingsForm({"system_prompt": "Be brief."}, instance=read_before)
+        self.assertTrue(form.is_valid())
+        form.save()
+        row.refresh_from_db()
+        self.assertEqual((row.system_prompt, row.leaf, row.title), ("Be brief.", leaf, "Fees"))
+        self.assertIsNotNone(row.deleted_at)
 
     def test_settings_without_script_are_a_whole_page(self) -> None:
         row = conversation_of(self.alice)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
+import psycopg
 from django.http import HttpResponse
+from django.template.loader import render_to_string
 from django.test import override_settings
 from django.urls import reverse
+from django.utils import timezone
 
+from conversations.catalog import Catalog
 from conversations.models import Conversation, Message, Reply, ReplyState
+from conversations.providers import replaced
+from conversations.thread import Item
+from tests import cast
 
-from .base import LOCAL, PageTests, conversation_of, form, reply_to, say
+from .base import LARGE, LOCAL, PageTests, conversation_of, entry, form, reply_to, say
 
 
 class NewConversationTests(PageTests):
@@ -74,6 +82,49 @@ class SendingTests(PageTests):
         self.assertNotIn(str(key), body)
         self.assertIn(f'id="c-{self.conversation.pk}" hx-swap-oob="true"', body)
         self.assertNotIn("First", body)
+
+    def test_both_articles_are_as_the_templates_of_the_thread_make_them(self) -> None:
+        """They come from a stencil that the templates made once: see `views.stencil`."""
+        awkward = entry(', 03:03"</b><text/>')
+        for model, text in (
+            (LARGE, "Second"),
+            (awkward, '<text/> \U0001f642\n\n, 04:04" & more'),
+            (LARGE, "x" * 200_000),
+        ):
+            with self.subTest(model.id), replaced(Catalog(entries=(model,)), {}):
+                body = self.send(text, model=model.id).content.decode()
+            reply = Reply.objects.latest("created_at")
+            with timezone.override(self.alice.time_zone):
+                shown = [
+                    render_to_string("conversations/thread.html#item", {"item": item, "request": True})
+                    for item in (Item(message=reply.question), Item(reply=reply, is_last=True))
+                ]
+            self.assertIn(
+                "".join(shown).replace(" ", "").replace("\n", ""), body.replace(" ", "").replace("\n", "")
+            )
+            self.leaf = reply.question
+            Reply.objects.update(state=ReplyState.STOPPED)
+
+    def test_the_database_is_asked_seldom(self) -> None:
+        """A thousand people may send at once, and each statement is CPU three times: here, there and in between."""
+        self.send("Second")  # the row of the day is there from now on
+        Reply.objects.update(state=ReplyState.STOPPED)
+        leaf = Message.objects.get(content="Second").pk
+        execute = psycopg.Cursor.execute
+        with patch.object(psycopg.Cursor, "execute", autospec=True, side_effect=execute) as asked:
+            self.send("Third", leaf=leaf)
+        statements = [str(call.args[1]).split("(")[0].strip()[:60] for call in asked.call_args_list]
+        # Session, person, lock, conversation, message with reply, hold; and a savepoint where a transaction would be.
+        self.assertLessEqual(len(statements), 8, statements)
+
+    def test_a_conversation_of_somebody_else_or_that_was_deleted_is_not_found(self) -> None:
+        theirs = conversation_of(cast.bob())
+        Conversation.objects.filter(pk=self.conversation.pk).update(deleted_at=timezone.now())
+        for conversation in (theirs, self.conversation):
+            for fields in (form("Hello"), form("Hello") | {"key": "not a key"}, form(" ")):
+                response = self.act("message_send", conversation.pk, **fields)
+                self.assertEqual(response.status_code, 404, fields)
+        self.assertFalse(Reply.objects.filter(question__content="Hello").exists())
 
     def test_the_same_key_again_sends_nothing_twice(self) -> None:
         key = str(uuid4())

@@ -150,6 +150,7 @@ def test_from_a_clean_copy_to_a_conversation_that_is_still_there_after_a_restart
 
 
 def ask(page: Page, text: str) -> None:
+    page.wait_for_load_state()  # until its script runs, Enter begins a new line
     page.get_by_label("Message", exact=True).fill(text)
     page.keyboard.press("Enter")
     expect(page.locator(".msg--user").last).to_contain_text(text)

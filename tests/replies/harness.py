@@ -79,18 +79,19 @@ async def watch(runtime: ReplyRuntime, reply_id: UUID, *, seconds: float = DEADL
     """What a browser would have at the end: all text by offsets, and the HTML of the closed blocks."""
     text_at, html, open_text = 0, "", ""
     async with asyncio.timeout(seconds):
-        async for change in runtime.follow(reply_id, idle_after=60):
-            match change:
-                case Snapshot(html=html, open_text=open_text, at=text_at):
-                    pass
-                case Delta(at=at, text=text):
-                    assert at == text_at, "a gap or a repeat"
-                    open_text += text
-                    text_at += len(text.encode("utf-16-le")) // 2
-                case BlockClosed(html=more, open_text=open_text, at=text_at):
-                    html += more
-                case Ended():
-                    break
+        async with runtime.viewing(reply_id) as viewer:
+            async for change in viewer.changes():
+                match change:
+                    case Snapshot(html=html, open_text=open_text, at=text_at):
+                        pass
+                    case Delta(at=at, text=text):
+                        assert at == text_at, "a gap or a repeat"
+                        open_text += text
+                        text_at += len(text.encode("utf-16-le")) // 2
+                    case BlockClosed(html=more, open_text=open_text, at=text_at):
+                        html += more
+                    case Ended():
+                        break
     return html, open_text
 
 
@@ -110,7 +111,9 @@ class ReplyTestCase(TransactionTestCase):
     ) -> Reply:
         conversation.refresh_from_db()
         fields.setdefault("leaf_id", conversation.leaf_id)
-        return start_reply(user=user or self.alice, conversation=conversation, draft=draft(text, **fields))
+        return start_reply(
+            user=user or self.alice, conversation_id=conversation.pk, draft=draft(text, **fields)
+        )
 
     async def astart(self, text: str = "Hello?", **fields: Any) -> Reply:
         return await sync_to_async(self.start)(text, **fields)

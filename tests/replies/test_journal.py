@@ -40,6 +40,51 @@ async def test_a_first_text_is_written_at_once_and_leaves_the_others_to_the_tick
     assert seen[1:] == [(running, "one two")]
 
 
+async def test_what_is_read_when_the_tick_ends_is_still_in_its_entry() -> None:
+    client, name, first, second = journal.connect(settings.REDIS_URL), f"test-{uuid4()}", uuid4(), uuid4()
+    writer = Writer(client, name, tick=TICK / 6, apply=lambda entries: None)
+
+    async def read(reply_id: UUID) -> None:
+        await writer.tick()
+        writer.append(Entry(reply_id=reply_id, epoch=1, at=0, text="text"))
+
+    flushing = asyncio.create_task(writer.run())
+    try:
+        stopped = asyncio.create_task(read(uuid4()))
+        reading = [asyncio.create_task(read(reply_id)) for reply_id in (first, second)]
+        await asyncio.sleep(0)
+        stopped.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*reading)
+            while not writer.writes:
+                await asyncio.sleep(0.01)
+        entries, _ = await journal.read_stream(client, name, "")
+        assert await client.xlen(journal.PREFIX + name) == 1
+    finally:
+        flushing.cancel()
+        await asyncio.gather(flushing, return_exceptions=True)
+        await client.aclose()
+    assert {entry.reply_id for entry in entries} == {first, second}
+
+
+async def test_a_tick_lasts_longer_when_a_thousand_replies_are_written() -> None:
+    client = journal.connect(settings.REDIS_URL)
+    writer = Writer(client, f"test-{uuid4()}", tick=0.01, apply=lambda entries: None)
+    readers = [asyncio.create_task(writer.tick()) for _ in range(2000)]
+    await asyncio.sleep(0)
+    flushing = asyncio.create_task(writer.run())
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(5):
+            await asyncio.gather(*readers)
+        waited = asyncio.get_running_loop().time() - began
+    finally:
+        flushing.cancel()
+        await asyncio.gather(flushing, return_exceptions=True)
+        await client.aclose()
+    assert waited >= 2000 * journal.SECONDS_EACH
+
+
 async def test_what_redis_was_away_for_is_written_when_it_is_back() -> None:
     client, name, reply_id = journal.connect(settings.REDIS_URL), f"test-{uuid4()}", uuid4()
     writer = Writer(client, name, tick=TICK, apply=lambda entries: None)

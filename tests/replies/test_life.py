@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
+import weakref
 from datetime import timedelta
+from unittest import mock
 from uuid import uuid4
 
 from asgiref.sync import sync_to_async
 from django.test import override_settings
 from django.utils import timezone
 
+from conversations.journal import Entry
 from conversations.llm.errors import AuthenticationFailed
 from conversations.llm.scripted import Cut, Endless, Pause, ScriptedProvider
 from conversations.llm.types import ReasoningDelta
@@ -254,6 +259,51 @@ class ViewerTests(ReplyTestCase):
         self.assertEqual({reply.state for reply in ended}, {ReplyState.COMPLETE})
         self.assertEqual({reply.answer.content for reply in ended if reply.answer}, {"a b"})
 
+    async def test_the_last_words_come_before_the_end_although_the_database_knows_of_it_first(self) -> None:
+        held: list[Entry] = []
+        with catalog_of(ScriptedProvider(["first ", Pause(seconds=0.2), "last"])):
+            async with web_process() as process:
+                append = process.writer.append
+
+                def hold_the_end(entry: Entry, *, at_once: bool = False) -> None:
+                    if entry.text == "first ":
+                        append(entry, at_once=at_once)
+                    else:
+                        held.append(entry)
+
+                with mock.patch.object(process.writer, "append", hold_the_end):
+                    reply = await self.astart()
+                    watching = asyncio.create_task(watch(process, reply.pk))
+                    await self.finished(reply)
+                    await until(lambda: _is_not_running(process, reply))
+                    await process._look_after_followed()
+                for entry in held:
+                    append(entry, at_once=True)
+                _, text = await watching
+        self.assertEqual(text, "first last")
+
+    async def test_a_running_reply_does_not_keep_the_request_that_sent_it(self) -> None:
+        class Request:
+            pass
+
+        current: contextvars.ContextVar[Request] = contextvars.ContextVar("request")
+        request = Request()
+        kept = weakref.ref(request)
+        with catalog_of(ScriptedProvider(["Begun ", Endless()])):
+            async with web_process() as process:
+                with mock.patch.object(process.store, "queued", return_value=[]):  # the sweep leaves it alone
+                    reply = await self.astart()
+
+                    def send(request: Request) -> None:
+                        current.set(request)
+                        process.wake(reply.pk)
+
+                    contextvars.Context().run(send, request)
+                    del request
+                    await until(lambda: _is_running(process, reply))
+                gc.collect()
+                self.assertIsNone(kept())
+
     async def test_a_viewer_of_a_queued_reply_sees_it_begin(self) -> None:
         with catalog_of(ScriptedProvider(["Begun and ended."])):
             reply = await self.astart()
@@ -291,7 +341,7 @@ class RedisAwayTests(ReplyTestCase):
 async def _has_text(process: ReplyRuntime, reply: Reply, text: str = "") -> bool:
     """Whether a viewer could have seen it: journalled, and not only received."""
     live = process.live.get(reply.pk)
-    return live is not None and live.at > 0 and text in live.text
+    return live is not None and live.at > 0 and text in "".join(live.pieces)
 
 
 async def _is_empty(process: ReplyRuntime) -> bool:
@@ -299,4 +349,12 @@ async def _is_empty(process: ReplyRuntime) -> bool:
 
 
 async def _forgotten(process: ReplyRuntime, reply: Reply) -> bool:
+    return reply.pk not in process.running
+
+
+async def _is_running(process: ReplyRuntime, reply: Reply) -> bool:
+    return reply.pk in process.running
+
+
+async def _is_not_running(process: ReplyRuntime, reply: Reply) -> bool:
     return reply.pk not in process.running

@@ -12,7 +12,7 @@ import pytest
 
 from conversations.journal import Entry
 from conversations.markdown import render_markdown
-from conversations.replies.live import BlockClosed, Change, Delta, Ended, LiveReply, Snapshot
+from conversations.replies.live import KEPT, BlockClosed, Change, Delta, Idle, LiveReply, Snapshot, Viewer
 from conversations.text import utf16_length
 
 #: Each keeps the renderer busy for half a second or so.
@@ -54,10 +54,10 @@ class Page:
 
     async def watch(self, text: Text) -> Page:
         async with asyncio.timeout(20):
-            async for change in text.live.follow(idle_after=20):
+            viewer = Viewer(text.live)
+            text.live.viewers.add(viewer)
+            async for change in viewer.changes():
                 self.take(change)
-                if isinstance(change, Ended):
-                    break
         return self
 
 
@@ -134,3 +134,56 @@ async def test_viewers_that_come_and_leave_while_a_block_is_rendered_see_all_of_
         assert page.at == utf16_length(text.written)
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+async def test_a_viewer_that_falls_behind_is_sent_a_snapshot_and_holds_nothing() -> None:
+    text = Text()
+    viewer, page = Viewer(text.live), Page()
+    text.live.viewers.add(viewer)
+    changes = viewer.changes()
+    page.take(await anext(changes))
+    for number in range(10 * KEPT):
+        text.write(f"word{number} ")
+        await text.live.render()  # as a quick viewer beside it does
+    assert len(text.live.pieces) <= 2 * KEPT
+    missed = await anext(changes)
+    page.take(missed)
+    assert isinstance(missed, Snapshot)
+    text.write("end")
+    text.live.end()
+    async for change in changes:
+        page.take(change)
+    assert page.open_text == text.written
+
+
+async def test_what_nobody_watches_is_kept_in_few_pieces_and_whole() -> None:
+    text = Text()
+    for number in range(10 * KEPT):
+        text.write(f"line {number}\n\n" if number % 5 == 0 else f"word{number} ")
+        assert len(text.live.pieces) <= 2 * KEPT + 1
+    watching = asyncio.create_task(Page().watch(text))
+    await asyncio.sleep(0)
+    text.write("x")
+    text.live.end()
+    page = await watching
+    assert (
+        page.html + page.open_text
+        == render_markdown(text.written.removesuffix(page.open_text)) + page.open_text
+    )
+    assert page.at == utf16_length(text.written) and page.open_text.endswith("x")
+
+
+async def test_a_viewer_that_leaves_is_told_nothing_more() -> None:
+    text = Text()
+    viewer = Viewer(text.live)
+    text.live.viewers.add(viewer)
+    changes = viewer.changes()
+    await anext(changes)
+    waiting = asyncio.create_task(anext(changes, None))
+    await asyncio.sleep(0)
+    viewer.nudge()
+    assert isinstance(await waiting, Idle)
+    waiting = asyncio.create_task(anext(changes, None))
+    await asyncio.sleep(0)
+    viewer.leave()
+    assert await waiting is None

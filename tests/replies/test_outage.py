@@ -23,19 +23,19 @@ from .test_stream import Viewer, session_of
 
 class OutageTests(ReplyTestCase):
     async def test_a_stream_goes_on_while_nobody_can_say_who_is_signed_in(self) -> None:
-        authorise, asked = stream_module.authorise, []
+        find_access, asked = stream_module.find_access, []
 
-        async def answered_once(*arguments: Any) -> stream_module.Access:
+        async def answered_once(*arguments: Any) -> list[dict[str, Any] | None]:
             asked.append(1)
             if len(asked) > 1:
                 await asyncio.Event().wait()  # as the pool of a database that is away
-            return await authorise(*arguments)
+            return await find_access(*arguments)
 
         words = [step for n in range(30) for step in (f"word{n} ", Pause(seconds=0.02))]
         with (
             catalog_of(ScriptedProvider(words)),
             mock.patch.object(stream_module, "HEARTBEAT_SECONDS", 0.1),
-            mock.patch.object(stream_module, "authorise", answered_once),
+            mock.patch.object(stream_module, "find_access", answered_once),
         ):
             async with web_process(), asyncio.timeout(10):
                 reply = await self.astart()

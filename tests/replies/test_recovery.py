@@ -62,11 +62,10 @@ class SecondDeathTests(ReplyTestCase):
     async def test_a_viewer_that_comes_between_two_deaths_sees_what_others_have_seen(self) -> None:
         reply = await abandoned(self)
         await self.take_over_and_die(reply)
-        async with web_process() as process, asyncio.timeout(10):
-            async for change in process.follow(reply.pk, idle_after=60):
-                assert isinstance(change, Snapshot)
-                self.assertEqual(change.open_text, SEEN)
-                break
+        async with web_process() as process, asyncio.timeout(10), process.viewing(reply.pk) as viewer:
+            change = await anext(viewer.changes())
+        assert isinstance(change, Snapshot)
+        self.assertEqual(change.open_text, SEEN)
 
     async def take_over_and_die(self, reply: Reply) -> None:
         await expire(reply)

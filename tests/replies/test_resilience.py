@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 from uuid import uuid4
@@ -12,14 +14,22 @@ from psycopg_pool import PoolTimeout
 from conversations.catalog import Catalog, ModelEntry
 from conversations.context.plan import GO_ON
 from conversations.gate import retries
-from conversations.llm.errors import AuthenticationFailed, ContextLengthExceeded, Overloaded, RateLimited
+from conversations.llm.errors import (
+    AuthenticationFailed,
+    ContextLengthExceeded,
+    Overloaded,
+    RateLimited,
+    TimedOut,
+)
 from conversations.llm.scripted import Cut, Endless, Pause, ScriptedProvider
 from conversations.models import Message, Reply, ReplyAttempt, ReplyState, User
 from conversations.providers import replaced
-from conversations.replies import sending
+from conversations.replies import sending, status
+from conversations.replies.live import Snapshot
+from conversations.replies.runtime import ReplyRuntime
 from conversations.replies.sending import continue_reply, stop_reply
 
-from .harness import ReplyTestCase, catalog_of, until, watch, web_process
+from .harness import DEADLINE, ReplyTestCase, catalog_of, until, watch, web_process
 
 
 async def attempts_of(reply: Reply) -> list[tuple[str, str, str]]:
@@ -93,6 +103,55 @@ class RetryTests(ReplyTestCase):
         self.assertEqual((reply.state, reply.error_code), (ReplyState.FAILED, "ContextLengthExceeded"))
 
 
+class StatusTests(ReplyTestCase):
+    """A reply that is being tried again says so to all who watch it."""
+
+    async def test_every_viewer_reads_what_is_done_about_a_failure_until_text_comes(self) -> None:
+        script = ScriptedProvider([Overloaded("busy", retry_after=2.5)], [Pause(seconds=0.5), "At last."])
+        with catalog_of(script, provider_label="Example"):
+            async with web_process() as first, web_process() as second:
+                reply = await self.astart()
+                early = [asyncio.create_task(told(process, reply)) for process in (first, second)]
+                await asyncio.sleep(1.5)  # beyond the first checkpoint after the failure
+                late = [asyncio.create_task(told(process, reply)) for process in (first, second)]
+                seen = await asyncio.gather(*early, *late)
+                await self.finished(reply)
+        waiting = "Example is overloaded. Trying again in 3 s, second try."
+        trying = "Example is overloaded. Trying again, second try."
+        for statuses in seen:
+            self.assertEqual([status for status in statuses if status], [waiting, trying])
+            self.assertEqual(statuses[-1], "")
+        for statuses in seen[2:]:
+            self.assertIn(waiting, statuses[:2])
+
+    def test_it_names_the_provider_and_gives_no_advice(self) -> None:
+        with catalog_of(ScriptedProvider(), provider_label="Example") as catalog:
+            entry = catalog.entries[0]
+        other = replace(entry, label="Other")
+        self.assertEqual(
+            status.trying_again(RateLimited(), entry, seconds=0.2, number=3),
+            "The model is busy. Trying again in 1 s, third try.",
+        )
+        self.assertEqual(
+            status.asking_another(TimedOut(), entry, other),
+            "Example did not answer in time. Asking Other instead.",
+        )
+        self.assertEqual(
+            status.trying_with_less(ContextLengthExceeded(), entry),
+            "The conversation is longer than the model can read. Trying again with less of it.",
+        )
+
+
+async def told(process: ReplyRuntime, reply: Reply) -> list[str]:
+    """The status of each snapshot until the reply ends."""
+    statuses = []
+    async with asyncio.timeout(DEADLINE), process.viewing(reply.pk) as viewer:
+        async for change in viewer.changes():
+            if isinstance(change, Snapshot):
+                statuses.append(change.status)
+    return statuses
+
+
 class DatabaseAwayTests(ReplyTestCase):
     async def test_a_reply_whose_statements_find_no_connection_waits_and_is_answered_once(self) -> None:
         provider = ScriptedProvider(["Late, and whole."])
@@ -109,11 +168,11 @@ class DatabaseAwayTests(ReplyTestCase):
 
         with catalog_of(provider):
             async with web_process() as process:
-                for name in ("history", "begin_attempt", "finish"):
+                for name in ("begin_attempt", "finish"):
                     real = getattr(process.store, name)
                     self.enterContext(mock.patch.object(process.store, name, once_away(name, real)))
                 reply = await self.finished(await self.astart())
-        self.assertEqual(missed, ["history", "begin_attempt", "finish"])
+        self.assertEqual(missed, ["begin_attempt", "finish"])
         self.assertEqual((reply.state, len(provider.requests)), (ReplyState.COMPLETE, 1))
 
 
@@ -129,6 +188,7 @@ class FallbackTests(ReplyTestCase):
             "dialect": "openai",
             "model_id": "model",
             "context_window": 32_000,
+            "is_free": True,
             "max_output": 4_096,
         }
         entries = (

@@ -56,6 +56,15 @@ async def test_a_body_is_read_no_further_than_a_form_may_be_long() -> None:
         assert sender.sent <= settings.DATA_UPLOAD_MAX_MEMORY_SIZE + len(CHUNK)
 
 
+async def test_a_body_that_is_too_long_writes_no_log() -> None:
+    """Anybody can send one, as often as they like."""
+    sender = Sender({"content-type": "application/x-www-form-urlencoded", "content-length": "90000000"})
+    with mock.patch.object(logging.getLogger().handlers[0], "handle") as handle:
+        await Handler()(sender.scope, sender.receive, sender.send)
+    assert sender.status == 413
+    handle.assert_not_called()
+
+
 class OddRequestTests(TestCase):
     def test_a_session_key_that_the_database_refuses_is_no_session(self) -> None:
         cast.alice()

@@ -1,0 +1,110 @@
+"""The bounds of one call: how much a model is shown, how much it may write, and what that can cost."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.conf import settings
+
+from conversations.budgets import Ask
+from conversations.catalog import ModelEntry
+from conversations.context.bound import most_input_tokens
+from conversations.context.plan import GO_ON
+from conversations.context.policy import MESSAGE_OVERHEAD, Policy, policy_for
+from conversations.llm.tokens import (
+    COUNTED_AT_ONCE,
+    USUAL_MODEL,
+    count_tokens,
+    count_tokens_aside,
+    is_exact,
+    scaled,
+)
+from conversations.models import Conversation, Purpose
+
+#: Characters: shorter pieces would be counted as more tokens than their text has in one.
+LEAST_PIECE = 200
+
+#: An answer this many times as long as it may be is one that its provider does not bound. Where its tokens are
+#: estimated, an honest one may seem to be too long in a rare script.
+TOO_LONG, SURELY_TOO_LONG = 1.25, 4.0
+
+#: Pieces of an answer that are kept as they came.
+MOST_PIECES = 64
+
+
+class Allowance:
+    """Whether an answer is far longer than its hold pays for. Counted piece by piece, and only when it may be."""
+
+    def __init__(self, max_tokens: int, model_id: str) -> None:
+        self._most = int(max_tokens * (TOO_LONG if is_exact(model_id) else SURELY_TOO_LONG))
+        self._counted = 0
+        self._pieces: list[str] = []
+        self._length = 0  #: of the pieces, in characters
+
+    def add(self, text: str) -> bool:
+        """Take in a piece; true when it is time to ask whether the bound is passed."""
+        self._pieces.append(text)
+        if len(self._pieces) == MOST_PIECES:
+            self._pieces = ["".join(self._pieces)]  # a piece is dearer than its letters
+        self._length += len(text)
+        return self._length > min(max(self._most - self._counted, LEAST_PIECE), COUNTED_AT_ONCE)
+
+    async def is_passed(self) -> bool:
+        self._counted += await count_tokens_aside("".join(self._pieces), USUAL_MODEL)
+        self._pieces.clear()
+        self._length = 0
+        return self._counted > self._most
+
+
+def policy_of(entry: ModelEntry, *, reply_tokens: int, share: float = 1.0) -> Policy:
+    """How much of a conversation this model is shown, in `share` of its window."""
+    high_water = settings.LOCAL_HIGH_WATER if entry.is_local else settings.HIGH_WATER
+    window = int(entry.context_window * share)
+    return policy_for(window=window, reply_tokens=reply_tokens, high_water=int(high_water * share))
+
+
+def reply_tokens(conversation: Conversation, entry: ModelEntry) -> int:
+    """The bound of a reply: the conversation's wish, a quarter of the model's window, the model's own maximum."""
+    wish = conversation.reply_tokens or settings.DEFAULT_REPLY_TOKENS
+    return max(1, min(wish, entry.context_window // 4, entry.max_output))
+
+
+def ask_before(
+    entry: ModelEntry,
+    *,
+    user_id: int,
+    conversation_id: UUID | None,
+    reply_id: UUID | None,
+    max_tokens: int,
+    system_prompt: str,
+    earlier_tokens: int,
+    path_messages: int,
+    question_tokens: int,
+    continued: str = "",
+) -> Ask:
+    """What a reply needs before its request is planned: it can only turn out smaller. Raises NoPrice.
+
+    `earlier_tokens` are those kept of all messages before the question, `question_tokens` its own for this model;
+    `path_messages` counts it, too.
+    """
+    # Each message is rounded up by itself when the request is planned.
+    earlier = scaled(earlier_tokens, entry.model_id) + max(path_messages - 1, 0)
+    begun = count_tokens(continued + GO_ON, entry.model_id) + 2 * MESSAGE_OVERHEAD if continued else 0
+    most = most_input_tokens(
+        policy_of(entry, reply_tokens=max_tokens),
+        system_tokens=count_tokens(system_prompt, entry.model_id) + begun if system_prompt else begun,
+        path_tokens=earlier + question_tokens,
+        path_messages=path_messages,
+        question_tokens=question_tokens,
+    )
+    return Ask(
+        user_id=user_id,
+        conversation_id=conversation_id,
+        reply_id=reply_id,
+        purpose=Purpose.REPLY,
+        caused_by=user_id,
+        model=entry.id,
+        price=entry.known_price(),
+        input_tokens=most,
+        max_tokens=max_tokens,
+    )

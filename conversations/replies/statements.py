@@ -1,0 +1,163 @@
+"""The statements of a send, as raw SQL: the ORM would take several times their own time.
+
+Each runs inside `transaction.atomic()` on Django's connection, so that the ORM may be used beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Model
+from psycopg.rows import class_row, scalar_row, tuple_row
+
+from conversations.database import plain_cursor
+from conversations.llm.embeddings import as_sql, embed
+from conversations.models import Conversation, Reply
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A conversation as a send finds it, while all other sends of its owner wait."""
+
+    id: UUID
+    title: str
+    model: str
+    system_prompt: str
+    temperature: float | None
+    reply_tokens: int | None
+    leaf_id: UUID | None
+    leaf_role: str | None
+    leaf_parent_id: UUID | None
+    is_busy: bool  #: a reply is on its way in it, or waits to be
+    running: int  #: replies of its owner that are on their way, here and elsewhere
+
+    @property
+    def conversation(self) -> Conversation:
+        """As the ORM has it, which reads the other columns when they are asked for."""
+        names = ("id", "title", "model", "system_prompt", "temperature", "reply_tokens", "leaf_id")
+        return Conversation.from_db("default", names, [getattr(self, name) for name in names])
+
+
+# A statement of its own: the next one must see what the send before this one has committed.
+LOCK_SENDER = "SELECT FROM users WHERE id = %s FOR NO KEY UPDATE"
+
+RUNNING = "SELECT count(*) FROM replies WHERE user_id = %(user)s AND state IN ('queued', 'running')"
+
+# Each state is asked for as one of the partial indexes has it: a conversation may have thousands of replies.
+STANDING = f"""
+SELECT c.id, c.title, c.model, c.system_prompt, c.temperature, c.reply_tokens, c.leaf_id,
+    leaf.role AS leaf_role, leaf.parent_id AS leaf_parent_id, ({RUNNING}) AS running,
+    EXISTS (SELECT FROM replies r WHERE r.conversation_id = c.id AND r.state IN ('queued', 'running'))
+        OR EXISTS (SELECT FROM replies r WHERE r.user_id = c.user_id AND r.state = 'waiting'
+            AND r.conversation_id = c.id) AS is_busy
+FROM conversations c LEFT JOIN messages leaf ON leaf.id = c.leaf_id
+WHERE c.id = %(conversation)s AND c.user_id = %(user)s AND c.deleted_at IS NULL
+"""
+
+CONVERSATION = """
+INSERT INTO conversations (id, user_id, title, system_prompt, model, leaf_id, created_at, last_updated)
+VALUES (%(conversation)s, %(user)s, %(title)s, %(system_prompt)s, %(model)s, %(question)s, %(now)s, %(now)s)
+"""
+QUESTION = """
+INSERT INTO messages (id, conversation_id, parent_id, role, content, token_count, created_at)
+VALUES (%(question)s, %(conversation)s, %(parent)s, 'user', %(content)s, %(token_count)s, %(now)s)
+"""
+LEAF = """
+UPDATE conversations SET leaf_id = %(question)s, model = %(model)s, last_updated = %(now)s WHERE id = %(conversation)s
+"""
+REPLY = """
+INSERT INTO replies (
+    id, user_id, conversation_id, question_id, continues_id, model, temperature, max_tokens, state, idempotency_key,
+    body_hash, created_at, epoch, runner, text, reasoning, journal_position, error_code, error_detail
+) VALUES (
+    %(reply)s, %(user)s, %(conversation)s, %(question)s, %(continues)s, %(model)s, %(temperature)s, %(max_tokens)s,
+    %(state)s, %(key)s, %(body_hash)s, %(now)s, 0, '', '', '', '', '', ''
+)
+"""
+
+#: What the path to the question sums up to: a trigger has filled it in.
+_SUMS = "path_tokens, path_messages"
+
+#: A reply with what comes into being beside it: all of it or nothing. Each returns the sums of the question's path.
+_ASKED = f"""asked AS (
+    {QUESTION} RETURNING id, conversation_id, branch_id, token_count, is_set_aside, {_SUMS}
+), placed AS (
+    INSERT INTO message_places (message_id, conversation_id, branch_id, depth, tokens, is_set_aside, embedding)
+    SELECT id, conversation_id, branch_id, path_messages, token_count, is_set_aside, %(embedding)s::vector
+    FROM asked WHERE branch_id IS NOT NULL
+)"""
+_RETURNING = "RETURNING (SELECT path_tokens FROM asked), (SELECT path_messages FROM asked)"
+BEGIN = f"WITH begun AS ({CONVERSATION}), {_ASKED} {REPLY} {_RETURNING}"
+ASK = f"WITH {_ASKED}, shown AS ({LEAF}) {REPLY} {_RETURNING}"
+ASK_BEHIND = f"WITH {_ASKED} {REPLY} {_RETURNING}"
+ASK_AGAIN = f"""
+WITH asked AS (SELECT {_SUMS} FROM messages WHERE id = %(question)s), shown AS ({LEAF}) {REPLY} {_RETURNING}
+"""
+
+SHORTEN = "UPDATE replies SET max_tokens = %s, is_shortened = true WHERE id = %s"
+
+
+def lock_sender(user_id: int) -> None:
+    """One send of a person at a time decides where it goes and whether it waits."""
+    with plain_cursor(tuple_row) as cursor:
+        cursor.execute(LOCK_SENDER, [user_id])
+
+
+def count_running(user_id: int) -> int:
+    with plain_cursor(scalar_row) as cursor:
+        return int(cursor.execute(RUNNING, {"user": user_id}).fetchone() or 0)
+
+
+def read_standing(user_id: int, conversation_id: UUID) -> Standing:
+    """Raises Conversation.DoesNotExist: also when it is somebody else's, or deleted."""
+    with plain_cursor(class_row(Standing)) as cursor:
+        cursor.execute(STANDING, {"user": user_id, "conversation": conversation_id})
+        found = cursor.fetchone()
+    if found is None:
+        raise Conversation.DoesNotExist
+    return found
+
+
+def write(statement: str, reply: Reply) -> None:
+    """Save a new reply, and what the statement saves with it. Raises IntegrityError: its key was used, for one."""
+    conversation, question = reply.conversation, reply.question
+    values: dict[str, Any] = {
+        "user": reply.user_id,
+        "conversation": conversation.pk,
+        "question": question.pk,
+        "parent": question.parent_id,
+        "content": question.content,
+        "token_count": question.token_count,
+        "reply": reply.pk,
+        "continues": reply.continues_id,
+        "model": reply.model,
+        "temperature": reply.temperature,
+        "max_tokens": reply.max_tokens,
+        "state": reply.state,
+        "key": reply.idempotency_key,
+        "body_hash": reply.body_hash,
+        "now": reply.created_at,
+    }
+    if statement is not ASK_AGAIN:
+        values["embedding"] = as_sql(embed(question.content))
+    if statement is BEGIN:
+        values |= {"title": conversation.title, "system_prompt": conversation.system_prompt}
+    with plain_cursor(tuple_row) as cursor:
+        found = cursor.execute(statement, values).fetchone()
+    assert found is not None
+    question.path_tokens, question.path_messages = found
+    for row in (conversation, question, reply):
+        _is_stored(row)
+
+
+def shorten(reply: Reply, max_tokens: int) -> None:
+    """Bound a reply that was just saved by what its budget has room for."""
+    with plain_cursor(tuple_row) as cursor:
+        cursor.execute(SHORTEN, [max_tokens, reply.pk])
+    reply.max_tokens, reply.is_shortened = max_tokens, True
+
+
+def _is_stored(row: Model) -> None:
+    row._state.adding, row._state.db = False, "default"
