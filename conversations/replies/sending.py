@@ -7,7 +7,7 @@ import inspect
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from django.conf import settings
@@ -129,9 +129,12 @@ class BranchUnknown(SendRefused):
     """The message to answer is not part of this conversation. Nothing was sent."""
 
 
-def start_conversation(*, user: User, draft: Draft, system_prompt: str = "") -> Reply:
-    """Begin a conversation with its first message. The same key again gives the same reply."""
-    return _once(user, draft, None, partial(_begin_conversation, user, draft, system_prompt))
+def start_conversation(*, user: User, draft: Draft, system_prompt: str = "", **chosen: Any) -> Reply:
+    """Begin a conversation with its first message. The same key again gives the same reply.
+
+    `chosen`: what a preset has set of the conversation, which is its preset, temperature and reply_tokens.
+    """
+    return _once(user, draft, None, partial(_begin_conversation, user, draft, system_prompt, chosen))
 
 
 def start_reply(*, user: User, conversation_id: UUID, draft: Draft) -> Reply:
@@ -239,7 +242,7 @@ def _earlier(user: User, draft: Draft, conversation_id: UUID | None) -> Reply | 
     return earlier
 
 
-def _begin_conversation(user: User, draft: Draft, system_prompt: str) -> Reply:
+def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: dict[str, Any]) -> Reply:
     text, entry = _checked(draft)
     lock_sender(user.pk)
     conversation = Conversation(
@@ -248,6 +251,7 @@ def _begin_conversation(user: User, draft: Draft, system_prompt: str) -> Reply:
         system_prompt=system_prompt,
         # Until a model has named it, or when none can, the question's first words tell it from others.
         title=first_words(text) or DEFAULT_TITLE,
+        **chosen,
     )
     question = _question(conversation, None, text)
     conversation.leaf = question

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.db.models import Model
 from psycopg.rows import class_row, scalar_row, tuple_row
+from psycopg.types.json import Jsonb
 
 from conversations.database import plain_cursor
 from conversations.llm.embeddings import as_sql, embed
@@ -57,8 +58,12 @@ WHERE c.id = %(conversation)s AND c.user_id = %(user)s AND c.deleted_at IS NULL
 """
 
 CONVERSATION = """
-INSERT INTO conversations (id, user_id, title, system_prompt, model, leaf_id, created_at, last_updated)
-VALUES (%(conversation)s, %(user)s, %(title)s, %(system_prompt)s, %(model)s, %(question)s, %(now)s, %(now)s)
+INSERT INTO conversations (
+    id, user_id, title, system_prompt, model, preset, temperature, reply_tokens, leaf_id, created_at, last_updated
+) VALUES (
+    %(conversation)s, %(user)s, %(title)s, %(system_prompt)s, %(model)s, %(preset)s, %(own_temperature)s,
+    %(own_reply_tokens)s, %(question)s, %(now)s, %(now)s
+)
 """
 QUESTION = """
 INSERT INTO messages (id, conversation_id, parent_id, role, content, token_count, created_at)
@@ -143,7 +148,13 @@ def write(statement: str, reply: Reply) -> None:
     if statement is not ASK_AGAIN:
         values["embedding"] = as_sql(embed(question.content))
     if statement is BEGIN:
-        values |= {"title": conversation.title, "system_prompt": conversation.system_prompt}
+        values |= {
+            "title": conversation.title,
+            "system_prompt": conversation.system_prompt,
+            "preset": Jsonb(conversation.preset),
+            "own_temperature": conversation.temperature,
+            "own_reply_tokens": conversation.reply_tokens,
+        }
     with plain_cursor(tuple_row) as cursor:
         found = cursor.execute(statement, values).fetchone()
     assert found is not None
