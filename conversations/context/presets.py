@@ -42,14 +42,8 @@ class Preset:
     on_overflow: Literal["cut", "refuse"] = "cut"
 
     def __post_init__(self) -> None:
-        for name, least, most in _RANGES:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if not isinstance(value, int | float) or not least <= value <= most:
-                raise ValueError(f"{_label(name)} is between {least:,} and {most:,}.")
-        if self.on_stream_failure not in ("keep", "discard") or self.on_overflow not in ("cut", "refuse"):
-            raise ValueError("A failed stream is kept or discarded, and an overflow is cut or refused.")
+        for fault in faults_of(vars(self)).values():
+            raise ValueError(fault)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,14 +51,28 @@ class Preset:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Preset:
         """A stored preset. Raises ValueError with a sentence for a value that is not known any more."""
-        if unknown := sorted(set(data) - {field.name for field in fields(cls)}):
+        if unknown := sorted(set(data) - FIELDS):
             raise ValueError(f"A preset has no {', '.join(unknown)}.")
         values = dict(data)
+        for fault in faults_of(values).values():
+            raise ValueError(fault)
         if "strategy" in values:
             values["strategy"] = Strategy(values["strategy"])
         if "keywords" in values:
             values["keywords"] = tuple(values["keywords"])
         return cls(**values)
+
+    @classmethod
+    def stored(cls, data: Any) -> Preset:
+        """What a conversation keeps, as far as it can be read; the default preset where it keeps nothing."""
+        if not isinstance(data, Mapping) or not data:
+            return CHAT
+        known = {name: value for name, value in data.items() if name in FIELDS}
+        faulty = faults_of(known)
+        return cls.from_json(
+            {"slug": CHAT.slug, "name": CHAT.name}
+            | {name: value for name, value in known.items() if name not in faulty}
+        )
 
     def policy(
         self,
@@ -103,20 +111,87 @@ class Preset:
         )
 
 
-_RANGES = (
-    ("temperature", 0.0, 2.0),
-    ("reply_tokens", 16, 1_000_000),
-    ("token_budget", 500, 10_000_000),
-    ("high_water", 500, 1_000_000),
-    ("cut_to_percent", 10, 75),
-    ("recall_tokens", 0, 100_000),
-    ("last_turns", 1, 1_000),
-    ("newest_messages", 1, 1_000),
-    ("latest_decisions", 0, 100),
-    ("soft_mark", 0.5, 0.95),
-    ("fold_at_least", 2, 100),
-    ("summary_tokens", 50, 4_000),
-)
+#: The names of all values of a preset.
+FIELDS = frozenset(field.name for field in fields(Preset))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """What a number may be, both ends included."""
+
+    least: float
+    most: float
+    is_whole: bool = True
+    may_be_empty: bool = False
+
+    def holds(self, value: object) -> bool:
+        if value is None:
+            return self.may_be_empty
+        if isinstance(value, bool) or not isinstance(value, int if self.is_whole else int | float):
+            return False
+        return self.least <= value <= self.most
+
+
+RANGES = {
+    "temperature": Range(least=0.0, most=2.0, is_whole=False),
+    "reply_tokens": Range(least=16, most=1_000_000),
+    "token_budget": Range(least=500, most=10_000_000, may_be_empty=True),
+    "high_water": Range(least=500, most=1_000_000),
+    "cut_to_percent": Range(least=10, most=75),
+    "recall_tokens": Range(least=0, most=100_000, may_be_empty=True),
+    "last_turns": Range(least=1, most=1_000),
+    "newest_messages": Range(least=1, most=1_000),
+    "latest_decisions": Range(least=0, most=100),
+    "soft_mark": Range(least=0.5, most=0.95, is_whole=False),
+    "fold_at_least": Range(least=2, most=100),
+    "summary_tokens": Range(least=50, most=4_000),
+}
+
+#: Characters.
+LENGTHS = {"slug": 36, "name": 60, "description": 200, "system_prompt": 100_000, "model": 200}
+MOST_KEYWORDS, LONGEST_KEYWORD = 50, 60
+
+
+def faults_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """What cannot be among the values of a preset, each with a sentence. Other names are passed over."""
+    found = {}
+    for name, value in values.items():
+        if fault := _fault(name, value):
+            found[name] = fault
+    return found
+
+
+def _fault(name: str, value: Any) -> str | None:
+    label = _label(name)
+    if bounds := RANGES.get(name):
+        whole = "a whole number " if bounds.is_whole and isinstance(value, float) else ""
+        return (
+            None
+            if bounds.holds(value)
+            else f"{label} is {whole}between {bounds.least:,} and {bounds.most:,}."
+        )
+    if longest := LENGTHS.get(name):
+        if not isinstance(value, str):
+            return f"{label} is a text."
+        return None if len(value) <= longest else f"{label} has at most {longest:,} characters."
+    match name:
+        case "strategy":
+            known = value in [strategy.value for strategy in Strategy]
+            return None if known else f"Strategy is one of {', '.join(Strategy)}."
+        case "uses_summary" | "uses_memory":
+            return None if value is None or isinstance(value, bool) else f"{label} is true, false or null."
+        case "on_stream_failure":
+            return None if value in ("keep", "discard") else "A failed stream is kept or discarded."
+        case "on_overflow":
+            return None if value in ("cut", "refuse") else "An overflow is cut or refused."
+        case "keywords":
+            is_list = isinstance(value, list | tuple) and len(value) <= MOST_KEYWORDS
+            if is_list and all(isinstance(word, str) and 0 < len(word) <= LONGEST_KEYWORD for word in value):
+                return None
+            return (
+                f"Keywords are at most {MOST_KEYWORDS} words, each at most {LONGEST_KEYWORD} characters long."
+            )
+    return None
 
 
 def _label(name: str) -> str:

@@ -64,7 +64,7 @@ def test_the_presets_are_what_they_are_said_to_be() -> None:
     ],
 )
 def test_a_preset_with_a_value_out_of_range_says_so(values: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"is between|is kept or discarded"):
+    with pytest.raises(ValueError, match=r"is between|is cut or refused"):
         Preset(slug="own", name="Own", **values)  # type: ignore[arg-type]
 
 
