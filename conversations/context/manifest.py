@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from conversations.llm.types import ChatMessage
 
 from .draft import Draft
-from .layout import Kind, Piece, Section, Sources, joined, pieces
+from .layout import Kind, Section, Sources, joined, pieces
 from .truncate import Span
-from .view import Background, HistoryMessage, MemoryItem
+from .view import Background, HistoryMessage, MemoryItem, MemoryKind, Summary
 
 VERSION = 1
 
@@ -139,40 +139,44 @@ class Rebuilt:
 
 
 def rebuild(manifest: Mapping[str, Any], sources: Sources) -> Rebuilt:
-    """The request that a manifest describes, from the texts of today."""
-    parts: list[Piece] = []
-    gone: list[str] = []
-    for section in sections_of(manifest):
-        missing = _missing(section, sources)
-        gone.extend(f"{section.kind} {pk}" for pk in missing)
-        if missing and section.kind not in (Kind.TRANSCRIPT, Kind.QUESTION):
-            role = "system" if section.on_top else "user"
-            parts.append(Piece(role=role, text=ERASED, tokens=section.tokens))  # type: ignore[arg-type]
-            continue
-        for pk in section.ids if missing else ():
-            only = Section(kind=section.kind, ids=(pk,), tokens=0, spans=section.spans)
-            erased = Piece(role="user", text=ERASED, tokens=0)
-            parts.extend([erased] if pk in missing else pieces(only, sources))
-        if not missing:
-            parts.extend(pieces(section, sources))
-    messages = joined(parts)
+    """The request that a manifest describes, from the texts of today. What is gone reads ERASED in its place."""
+    sections = sections_of(manifest)
+    known, gone = with_erased(sections, sources)
+    messages = joined(piece for section in sections for piece in pieces(without_spans(section, gone), known))
     return Rebuilt(
         messages=messages,
-        gone=tuple(gone),
+        gone=tuple(f"{section.kind} {pk}" for section in sections for pk in section.ids if pk in gone),
         is_exact=not gone and request_digest(messages) == manifest["sha256"],
     )
 
 
-def _missing(section: Section, sources: Sources) -> set[UUID]:
-    known: Mapping[UUID, Any]
-    match section.kind:
-        case Kind.CONSTRAINTS | Kind.MEMORY:
-            known = sources.memory
-        case Kind.SUMMARY:
-            known = sources.summaries
-        case _:
-            known = sources.messages
-    return {pk for pk in section.ids if pk not in known}
+def with_erased(sections: Sequence[Section], sources: Sources) -> tuple[Sources, frozenset[UUID]]:
+    """The sources with a stand-in for each text that is gone, and whose these are."""
+    messages, memory, summaries = dict(sources.messages), dict(sources.memory), dict(sources.summaries)
+    gone: set[UUID] = set()
+    for section in sections:
+        for pk in section.ids:
+            match section.kind:
+                case Kind.CONSTRAINTS | Kind.MEMORY if pk not in sources.memory:
+                    memory[pk] = MemoryItem(id=pk, kind=MemoryKind.PROFILE, text=ERASED, tokens=0)
+                case Kind.SUMMARY if pk not in sources.summaries:
+                    summaries[pk] = Summary(
+                        id=pk, version=0, text=ERASED, tokens=0, covers_until=pk, covered_messages=0
+                    )
+                case Kind.TRANSCRIPT | Kind.QUESTION | Kind.RECALLED if pk not in sources.messages:
+                    messages[pk] = HistoryMessage(id=pk, role="user", content=ERASED, tokens=0)
+                case _:
+                    continue
+            gone.add(pk)
+    known = replace(sources, messages=messages, memory=memory, summaries=summaries)
+    return known, frozenset(gone)
+
+
+def without_spans(section: Section, gone: frozenset[UUID]) -> Section:
+    """The section without excerpts of what is gone."""
+    spans = {pk: span for pk, span in section.spans.items() if pk not in gone}
+    is_gone = section.kind is Kind.SUMMARY and not gone.isdisjoint(section.ids)
+    return replace(section, spans=spans, span=None if is_gone else section.span)
 
 
 def _section_json(section: Section) -> dict[str, Any]:
