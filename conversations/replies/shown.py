@@ -10,7 +10,7 @@ from django.db.models import Model
 from psycopg.rows import tuple_row
 
 from conversations.database import Pool
-from conversations.models import Conversation, Message, Reply, ReplyAttempt
+from conversations.models import Message, Reply, ReplyAttempt
 from conversations.reports.receipts import LINES, PAID, Paid, paid_from
 
 
@@ -19,7 +19,6 @@ class Shown:
     """A reply and all that the page says of it."""
 
     reply: Reply
-    conversation: Conversation
     answer: Message | None
     attempt: ReplyAttempt | None  #: the last one
     answers: list[UUID]  #: to the same question, oldest first
@@ -38,11 +37,10 @@ def take(model: type[Any], values: list[Any]) -> Any:
 
 
 SHOWN = f"""
-SELECT {columns_of(Reply, "r")}, {columns_of(Conversation, "c")}, {columns_of(Message, "m")},
+SELECT {columns_of(Reply, "r")}, {columns_of(Message, "m")},
     {columns_of(ReplyAttempt, "a")},
     ARRAY(SELECT id FROM messages WHERE parent_id = r.question_id AND role = 'assistant' ORDER BY id), p.*
 FROM replies r
-JOIN conversations c ON c.id = r.conversation_id
 LEFT JOIN messages m ON m.id = r.answer_id
 LEFT JOIN LATERAL (SELECT * FROM reply_attempts WHERE reply_id = r.id ORDER BY number DESC LIMIT 1) a ON true
 CROSS JOIN LATERAL (SELECT {PAID} FROM {LINES} WHERE l.reply_id = r.id) p
@@ -59,7 +57,6 @@ async def load_shown(pool: Pool, reply_id: UUID) -> Shown | None:
     values = list(row)
     return Shown(
         reply=take(Reply, values),
-        conversation=take(Conversation, values),
         answer=take(Message, values),
         attempt=take(ReplyAttempt, values),
         answers=values.pop(0),

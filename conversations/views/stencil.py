@@ -1,17 +1,25 @@
-"""The two articles that a send adds, cut out once for each model: from one send to the next, five things differ."""
+"""The articles that every message needs, cut out once for each model: from one to the next, a few words differ.
+
+Two are added by a send, and one takes the place of its reply when that has ended.
+"""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from uuid import UUID
 
 from django.template.loader import render_to_string
 from django.utils import timezone
+from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
-from conversations.models import Message, Reply, ReplyState
+from conversations.models import Conversation, Message, Reply, ReplyAttempt, ReplyState
+from conversations.receipts import Receipt, receipt
+from conversations.reports import Paid
 from conversations.thread import Item
 
 # What stands in a stencil for what differs: two ids, two times, and the text as HTML. None can come out of the name of
@@ -38,7 +46,11 @@ def fill(question: Message, text: SafeString, reply: Reply) -> SafeString:
         _clock(BEGUN): _clock(timezone.localtime(reply.created_at)),
         TEXT: text,
     }
-    return mark_safe("".join(values.get(piece, piece) for piece in _stencil(reply.model)))
+    return _filled(_stencil(reply.model), values)
+
+
+def _filled(pieces: list[str], values: Mapping[str, str]) -> SafeString:
+    return mark_safe("".join(values.get(piece, piece) for piece in pieces))
 
 
 def _clock(moment: datetime) -> str:
@@ -56,5 +68,102 @@ def _stencil(model: str) -> list[str]:
     html = [
         render_to_string("conversations/thread.html#item", {"item": item, "request": True}) for item in items
     ]
-    marks = (str(QUESTION_ID), str(REPLY_ID), _clock(ASKED), _clock(BEGUN), TEXT)
-    return re.split(f"({'|'.join(map(re.escape, marks))})", "".join(html))
+    return _cut("".join(html), str(QUESTION_ID), str(REPLY_ID), _clock(ASKED), _clock(BEGUN), TEXT)
+
+
+def _cut(html: str, *marks: str) -> list[str]:
+    return re.split(f"({'|'.join(map(re.escape, marks))})", html)
+
+
+# --- The end of a reply -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shape:
+    """Which words the article of a complete reply has: the words themselves differ from one to the next."""
+
+    has_tokens: bool
+    is_free: bool | None  #: None: the ledger says nothing
+    has_ledger: bool
+    waited: bool
+
+
+def fill_ended(item: Item) -> SafeString:
+    """What `thread.html#reply` makes of a reply that has ended."""
+    message, reply, figures = item.message, item.reply, receipt(item)
+    assert reply is not None
+    if message is not None and _is_usual(item, figures):
+        pieces, marks = _ended(_shape_of(item, reply, figures))
+        if len(marks) == len(words := _words(message, reply, figures)):
+            return _filled(pieces, dict(zip(marks, map(escape, words), strict=True)) | {TEXT: item.html})
+    conversation = Conversation(id=reply.conversation_id)
+    return render_to_string("conversations/thread.html#reply", {"item": item, "conversation": conversation})
+
+
+def _is_usual(item: Item, figures: Receipt) -> bool:
+    """Whether all went well: there is a text, one version of it, and nothing to be told beside the figures."""
+    message, reply, paid = item.message, item.reply, item.paid
+    if message is None or reply is None or reply.state != ReplyState.COMPLETE or not item.is_last:
+        return False
+    is_priced = paid is None or paid.is_free or paid.charged > 0
+    return is_priced and bool(item.html) and not (message.reasoning or item.siblings or figures.notes)
+
+
+def _shape_of(item: Item, reply: Reply, figures: Receipt) -> _Shape:
+    return _Shape(
+        has_tokens=bool(figures.tokens),
+        is_free=item.paid.is_free if item.paid else None,
+        has_ledger=bool(figures.ledger),
+        waited=len(figures.times) > 2,
+    )
+
+
+def _words(message: Message, reply: Reply, figures: Receipt) -> list[str]:
+    words = [str(message.pk), str(reply.pk), figures.model, *figures.tokens, figures.ledger, *figures.times]
+    return [word for word in (*words, "" if figures.money == "free" else figures.money) if word]
+
+
+@lru_cache(maxsize=200)
+def _ended(shape: _Shape) -> tuple[list[str], list[str]]:
+    """The article in pieces, and which of them are replaced, in the order of `_words`."""
+    begun = datetime(2000, 1, 1, tzinfo=UTC)
+    started = begun + timedelta(minutes=1001) if shape.waited else begun
+    reply = Reply(
+        id=REPLY_ID,
+        conversation_id=UUID(int=3),
+        model="any/<model/>",
+        state=ReplyState.COMPLETE,
+        created_at=begun,
+        started_at=started,
+        first_token_at=started + timedelta(minutes=2002),
+        finished_at=begun + timedelta(minutes=4004),
+    )
+    message = Message(id=QUESTION_ID, role="assistant", content="any")
+    item = Item(message=message, reply=reply, is_last=True)
+    item.html = TEXT
+    if shape.has_tokens:
+        item.attempt = ReplyAttempt(
+            model=reply.model,
+            number=1,
+            input_tokens=10**12,
+            output_tokens=10**13,
+            usage_reported=True,
+            manifest={},
+        )
+    if shape.is_free is not None:
+        item.paid = Paid(
+            calls=1,
+            charged_calls=1,
+            held=0,
+            charged=0 if shape.is_free else 10**18,
+            released=0,
+            is_free=shape.is_free,
+            is_estimated=False,
+            is_underestimate=False,
+            max_tokens=None,
+            entry_id=UUID(int=4),
+            day=date(2000, 1, 1) if shape.has_ledger else None,
+        )
+    html = render_to_string("conversations/thread.html#reply", {"item": item, "conversation": None})
+    marks = [str(escape(word)) for word in _words(message, reply, receipt(item))]
+    return _cut(html, *marks, TEXT), marks

@@ -21,7 +21,6 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.http import parse_cookie
-from django.template.loader import render_to_string
 from django.utils.crypto import constant_time_compare
 
 from conversations.database import DATABASE_AWAY
@@ -31,6 +30,8 @@ from conversations.replies.runtime import ReplyRuntime, current_runtime
 from conversations.replies.shown import Shown, load_shown
 from conversations.sessions import SessionStore
 from conversations.thread import Item
+
+from . import stencil
 
 logger = logging.getLogger(__name__)
 
@@ -248,9 +249,7 @@ def render_reply(shown: Shown) -> str:
         siblings=shown.answers if has_versions else [],
         is_last=True,
     )
-    return render_to_string(
-        "conversations/thread.html#reply", {"item": item, "conversation": shown.conversation}
-    )
+    return stencil.fill_ended(item)
 
 
 async def authorise(runtime: ReplyRuntime, session: str, reply_id: UUID) -> Access:
