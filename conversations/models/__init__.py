@@ -20,6 +20,7 @@ from .provider import Provider, ProviderModel
 from .recall import MessageBranch, MessagePlace, MessagePosting
 from .reply import UNFINISHED, Reply, ReplyAttempt, ReplyState
 from .summary import ConversationSummary
+from .system_prompt import SystemPrompt
 from .user import Invitation, User
 
 __all__ = [
@@ -49,5 +50,6 @@ __all__ = [
     "SavedPreset",
     "Scope",
     "SpendAlert",
+    "SystemPrompt",
     "User",
 ]
