@@ -144,10 +144,13 @@ class Catalog:
         return self._find(settings.DEFAULT_MODEL) or self._first()
 
     def background(self) -> ModelEntry | None:
-        """What writes titles and summaries: BACKGROUND_MODEL, else the cheapest paid one, else any."""
+        """What writes titles and summaries: BACKGROUND_MODEL, else the cheapest."""
+        return self._find(settings.BACKGROUND_MODEL) or self.cheapest()
+
+    def cheapest(self) -> ModelEntry | None:
+        """The cheapest one that is paid for; where there is none, any."""
         paid = [entry for entry in self.entries if entry.price and not entry.is_free and not entry.is_local]
-        found = self._find(settings.BACKGROUND_MODEL)
-        return found or min(paid, key=_expense, default=None) or self._first()
+        return min(paid, key=_expense, default=None) or self._first()
 
     @property
     def without_price(self) -> tuple[ModelEntry, ...]:

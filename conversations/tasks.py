@@ -22,7 +22,7 @@ from conversations import enforcement, journal, reconciliation, titles
 from conversations.database import make_pool
 from conversations.exclusive import one_at_a_time
 from conversations.metrics import WORKER_COUNTERS
-from conversations.models import Conversation, ReplyState
+from conversations.models import Conversation, ReplyState, SavedPreset
 from conversations.publisher import Publisher
 from conversations.replies.recovery import recover_replies
 from conversations.replies.signals import reply_finished
@@ -108,6 +108,7 @@ def write_missing_titles() -> None:
 def remove_deleted() -> None:
     """Remove for good what was deleted 30 days ago."""
     Conversation.objects.deleted_for_good().delete()
+    SavedPreset.objects.deleted_for_good().delete()
 
 
 @shared_task
