@@ -13,29 +13,35 @@ from django.utils import timezone
 from .conversation import Conversation
 from .fields import new_id
 from .message import Message
+from .user import User
 
 
 class SummaryQuerySet(models.QuerySet["ConversationSummary"]):
+    def owned_by(self, user: User) -> SummaryQuerySet:
+        return self.filter(conversation__user=user, conversation__deleted_at=None)
+
     def of_path(self, conversation_id: UUID, leaf_id: UUID) -> SummaryQuerySet:
         """What may stand for a part of the path from the root to `leaf_id`: its last message is on that path."""
         return self.filter(
             conversation_id=conversation_id,
             state=ConversationSummary.State.IN_FORCE,
-            covers_until__in=models.expressions.RawSQL(PATH, [conversation_id, leaf_id]),
+            covers_until__in=models.expressions.RawSQL(PATH, [leaf_id, conversation_id]),
         )
+
+    def newest_first(self) -> SummaryQuerySet:
+        """Of those in force the first is the one to be used: it stands for the most, and was written last."""
+        return self.order_by("-message_count_at_creation", "-version")
 
 
 #: The messages of the path to a leaf, by the lines it stands on: see `MessageBranch`.
 PATH = """
-WITH RECURSIVE leaf AS (
-    SELECT branch_id, depth FROM message_places WHERE message_id = %s
-), lines AS (
-    SELECT b.id, b.parent_id, leaf.depth AS upto, b.until FROM message_branches b, leaf WHERE b.id = leaf.branch_id
+WITH RECURSIVE line AS (
+    SELECT branch_id AS id, path_messages AS until FROM messages WHERE id = %s AND conversation_id = %s
     UNION ALL
-    SELECT b.id, b.parent_id, least(lines.until, lines.upto), b.until
-    FROM lines JOIN message_branches b ON b.id = lines.parent_id
+    SELECT b.parent_id, least(line.until, b.until)
+    FROM line JOIN message_branches b ON b.id = line.id WHERE b.parent_id IS NOT NULL
 )
-SELECT p.message_id FROM message_places p JOIN lines ON lines.id = p.branch_id AND p.depth <= lines.upto
+SELECT p.message_id FROM message_places p JOIN line ON p.branch_id = line.id AND p.depth <= line.until
 """
 
 
@@ -43,6 +49,7 @@ class ConversationSummary(models.Model):
     """A shorter text that stands for the messages of a path up to one of them."""
 
     class State(models.TextChoices):
+        WANTED = "wanted"  # a person has asked for it, and it is not written yet
         IN_FORCE = "in_force"  # may stand in a request from the next cut on
         REFUSED = "refused"  # did not pass the gate: kept with its reason, and never sent
         RETIRED = "retired"  # a newer one or a person took its place, or something in it was forgotten
@@ -79,10 +86,14 @@ class ConversationSummary(models.Model):
     class Meta:
         db_table = "conversation_summaries"
         verbose_name_plural = "conversation summaries"
+        indexes = [
+            models.Index(fields=["created_at"], condition=models.Q(state="wanted"), name="summaries_to_write")
+        ]
         constraints = [
             models.UniqueConstraint(fields=["conversation", "version"], name="summaries_versions"),
             models.CheckConstraint(
-                condition=models.Q(state__in=["in_force", "refused", "retired"]), name="summaries_state_known"
+                condition=models.Q(state__in=["wanted", "in_force", "refused", "retired"]),
+                name="summaries_state_known",
             ),
         ]
 
