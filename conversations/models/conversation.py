@@ -83,6 +83,9 @@ class Conversation(models.Model):
     compaction_due_at = models.DateTimeField(null=True, blank=True, editable=False)
     compaction_attempts = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
     compaction_lease_expires_at = models.DateTimeField(null=True, blank=True, editable=False)
+    #: The last message that facts were looked for in, and how often a model has failed at what follows.
+    memory_read_until = models.UUIDField(null=True, blank=True, editable=False)
+    memory_attempts = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
 
     #: Nano-USD that all of it may cost; NULL: no cap.
     cost_cap = models.BigIntegerField(null=True, blank=True, validators=[MinValueValidator(0)])

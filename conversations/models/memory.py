@@ -13,6 +13,7 @@ from django.utils import timezone
 from .conversation import Conversation
 from .fields import new_id
 from .message import Message
+from .summary import PATH
 from .user import User
 
 
@@ -24,11 +25,39 @@ class MemoryQuerySet(models.QuerySet["MemoryItem"]):
         """In the order in which it was learned."""
         return self.filter(state=MemoryItem.State.ACTIVE).order_by("id")
 
-    def for_conversation(self, user: User, conversation_id: UUID) -> MemoryQuerySet:
-        """What may be told in a conversation: its own, and what holds in all of this person's."""
-        return self.owned_by(user).filter(
-            models.Q(scope=MemoryItem.Scope.PERSON) | models.Q(conversation=conversation_id)
-        )
+    def told_in(self, user: User, conversation_id: UUID, leaf_id: UUID | None) -> MemoryQuerySet:
+        """What a request that ends in this leaf is told: the one definition, of which the claim has a copy in SQL.
+
+        What holds in all of a person's conversations, unless they have switched remembering off; and of this one what
+        nobody said in a message, or what a message of this path said.
+        """
+        return self.owned_by(user).in_force().filter(self._reaches(user, conversation_id, leaf_id))
+
+    def proposed_in(self, user: User, conversation_id: UUID, leaf_id: UUID | None) -> MemoryQuerySet:
+        """What waits for a yes where it would be told."""
+        own = self.owned_by(user).filter(conversation=conversation_id, state=MemoryItem.State.PROPOSED)
+        return own.filter(self._said_on_path(conversation_id, leaf_id)).order_by("id")
+
+    def not_to_be_recalled(self, conversation_id: UUID) -> MemoryQuerySet:
+        """Forgotten facts of a conversation whose message is still there: it is not quoted back."""
+        forgotten = self.filter(conversation=conversation_id, state=MemoryItem.State.FORGOTTEN)
+        return forgotten.exclude(source=None)
+
+    def visible_to(self, user: User) -> MemoryQuerySet:
+        """Of a person's own what they can see; what a deleted conversation knew is gone with it."""
+        person = models.Q(scope=MemoryItem.Scope.PERSON)
+        return self.owned_by(user).filter(person | models.Q(conversation__deleted_at=None))
+
+    def _reaches(self, user: User, conversation_id: UUID, leaf_id: UUID | None) -> models.Q:
+        here = models.Q(conversation=conversation_id) & self._said_on_path(conversation_id, leaf_id)
+        return here | models.Q(scope=MemoryItem.Scope.PERSON) if user.is_remembering else here
+
+    def _said_on_path(self, conversation_id: UUID, leaf_id: UUID | None) -> models.Q:
+        nowhere = models.Q(source=None)
+        if leaf_id is None:
+            return nowhere
+        path = models.expressions.RawSQL(PATH, [leaf_id, conversation_id])
+        return nowhere | models.Q(source__in=path)
 
 
 class MemoryItem(models.Model):
@@ -49,7 +78,8 @@ class MemoryItem(models.Model):
     class State(models.TextChoices):
         PROPOSED = "proposed"  # not from the person's own words: waits for their yes
         ACTIVE = "active"
-        SUPERSEDED = "superseded"  # a newer item says otherwise
+        SUPERSEDED = "superseded"  # a newer item says otherwise; a request may show it until the next cut
+        REPLACED = "replaced"  # a person wrote it anew: no request shows it any more
         FORGOTTEN = "forgotten"  # its text is erased; what it was made of must not come back
 
     class Origin(models.TextChoices):
@@ -77,7 +107,9 @@ class MemoryItem(models.Model):
     #: Of a forgotten item: digests of its words, by which it is known when a model writes it again.
     traces = models.JSONField(default=list, db_default=models.Value([], models.JSONField()), blank=True)
     created_at = models.DateTimeField(default=timezone.now, db_default=Now())
-    #: When it was superseded or forgotten.
+    #: Why it waits for a yes, as one sentence.
+    note = models.CharField(max_length=200, default="", db_default="", blank=True)
+    #: When it was superseded, replaced or forgotten.
     ended_at = models.DateTimeField(null=True, blank=True)
 
     objects: ClassVar[MemoryQuerySet] = MemoryQuerySet.as_manager()  # type: ignore[assignment]
@@ -87,11 +119,16 @@ class MemoryItem(models.Model):
         indexes = [
             models.Index(
                 fields=["user", "id"], condition=models.Q(state="active"), name="memory_items_in_force"
-            )
+            ),
+            models.Index(
+                fields=["conversation", "source"],
+                condition=models.Q(state="forgotten", source__isnull=False),
+                name="memory_items_not_recalled",
+            ),
         ]
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(state__in=["proposed", "active", "superseded", "forgotten"]),
+                condition=models.Q(state__in=["proposed", "active", "superseded", "replaced", "forgotten"]),
                 name="memory_items_state_known",
             ),
             models.CheckConstraint(
