@@ -179,8 +179,11 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * MAX_MESSAGE_BYTES
 
 # --- Models -------------------------------------------------------------------------------------------------
-#: The model that writes titles (and later summaries); empty: the smallest paid one, else the local one.
+#: The model that writes titles and memory lines; empty: the cheapest paid one, else the local one.
 BACKGROUND_MODEL = env_str("BACKGROUND_MODEL", "")
+#: The model that writes summaries; empty: the same. Seconds for one call of it.
+SUMMARY_MODEL = env_str("SUMMARY_MODEL", "")
+SUMMARY_TIME_OUT = env_int("SUMMARY_TIME_OUT", 10, least=1)
 DEFAULT_MODEL = env_str("DEFAULT_MODEL", "")
 DEFAULT_TEMPERATURE = 0.7
 DEFAULT_REPLY_TOKENS = 2048

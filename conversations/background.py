@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
@@ -31,6 +31,9 @@ from conversations.llm.types import (
 from conversations.models import Purpose
 from conversations.models.fields import new_id
 from conversations.providers import open_provider
+
+#: Characters for each token asked for: what is longer is far more than was asked for, and is not read to its end.
+LONGEST = 32
 
 
 @dataclass(kw_only=True)
@@ -101,9 +104,10 @@ async def _call(
             asyncio.timeout(seconds),
             _passing(entry, seconds) as passage,
             open_provider(entry) as model,
+            aclosing(model.stream(request)) as events,  # type: ignore[type-var]
         ):
             completion.was_sent = True
-            async for event in model.stream(request):
+            async for event in events:
                 passage.answered()
                 match event:
                     case TextDelta(text=text):
@@ -114,6 +118,8 @@ async def _call(
                         completion.prompt = event.usage
                     case Finish():
                         completion.reason, completion.usage = event.reason, event.usage
+                if len(completion.text) + len(completion.reasoning) > LONGEST * request.max_tokens:
+                    break  # its provider does not bound it
     except TimeoutError:
         raise (TimedOut if completion.was_sent else ProviderBusy)(f"no end in {seconds:g} s") from None
 

@@ -144,8 +144,12 @@ class Catalog:
         return self._find(settings.DEFAULT_MODEL) or self._first()
 
     def background(self) -> ModelEntry | None:
-        """What writes titles and summaries: BACKGROUND_MODEL, else the cheapest."""
+        """What writes titles and memory lines: BACKGROUND_MODEL, else the cheapest."""
         return self._find(settings.BACKGROUND_MODEL) or self.cheapest()
+
+    def summary(self) -> ModelEntry | None:
+        """What writes summaries: SUMMARY_MODEL, else what writes in the background."""
+        return self._find(settings.SUMMARY_MODEL) or self.background()
 
     def cheapest(self) -> ModelEntry | None:
         """The cheapest one that is paid for; where there is none, any."""
@@ -298,6 +302,7 @@ def _unknown_choices(known: set[str]) -> Iterator[str]:
     for name, chosen in (
         ("DEFAULT_MODEL", settings.DEFAULT_MODEL),
         ("BACKGROUND_MODEL", settings.BACKGROUND_MODEL),
+        ("SUMMARY_MODEL", settings.SUMMARY_MODEL),
     ):
         if chosen and chosen not in known and not chosen.startswith(f"{LOCAL_PROVIDER}/"):
             yield f"{name} is {chosen}, which no provider here offers: another model is used in its place."

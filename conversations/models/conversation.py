@@ -78,8 +78,8 @@ class Conversation(models.Model):
     #: What the last request has in common with the next: `context.cut.Cut.to_json`. And when it ended.
     cut = models.JSONField(null=True, blank=True, editable=False)
     cut_at = models.DateTimeField(null=True, blank=True, editable=False)
-    #: Since when its next summary and memory lines are wanted (NULL while a worker writes them), how often in a row they
-    #: could not be written, and until when a worker has them to itself or nobody tries again.
+    #: Since when its next summary and memory lines are wanted (NULL while a worker writes them), how often in a row
+    #: they could not be written, and until when a worker has them to itself or nobody tries again.
     compaction_due_at = models.DateTimeField(null=True, blank=True, editable=False)
     compaction_attempts = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
     compaction_lease_expires_at = models.DateTimeField(null=True, blank=True, editable=False)
