@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from .views import alerts, conversations, estimates, health, messages, replies, search, spend
+from .views import alerts, conversations, estimates, health, inspector, messages, replies, search, spend
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", conversations.home, name="home"),
@@ -39,6 +39,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("replies/<uuid:pk>/continue/", replies.reply_continue, name="reply_continue"),
     path("replies/<uuid:pk>/keep/", replies.reply_keep, name="reply_keep"),
     path("replies/<uuid:pk>/withdraw/", replies.reply_withdraw, name="reply_withdraw"),
+    path("replies/<uuid:pk>/request/", inspector.reply_request, name="reply_request"),
+    path(
+        "replies/<uuid:pk>/request/download/", inspector.reply_request_download, name="reply_request_download"
+    ),
     path("notice/", alerts.notice, name="notice"),
     path("notice/<uuid:pk>/put-away/", alerts.notice_put_away, name="notice_put_away"),
     path("healthz", health.healthz, name="healthz"),

@@ -55,6 +55,8 @@ RULES: dict[str, str] = {
     "reply_continue": OWNER,
     "reply_keep": OWNER,
     "reply_withdraw": OWNER,
+    "reply_request": OWNER,
+    "reply_request_download": OWNER,
     "notice": LOGIN,
     "notice_put_away": OWNER,
     "setup": PUBLIC,
