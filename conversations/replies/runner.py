@@ -80,6 +80,7 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
     if claimed is None:
         return
     claim, history = claimed
+    del claimed  # what was said is not kept for as long as its answer takes
     crash_point("between_claim_and_plan")
     running = RunningReply(claim)
     if claim.stop_requested:
@@ -90,6 +91,7 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
     ended: Ended | None = None
     try:
         answer = Answer(runtime, running, history)
+        del history
         outcome = await answer.run()
         ended = await answer.finish(outcome)
         if ended is not None:
@@ -359,9 +361,15 @@ class Answer:
             crash_point("before_first_delta")
             running.first_token_at = datetime.now(UTC)
             running.status = ""
-            self.history = []
+            self._let_go()
         self._append(text, at_once=is_first)
         crash_point("mid_stream")
+
+    def _let_go(self) -> None:
+        """Forget what only another request would need: none is made after the first words."""
+        self.history = []
+        if self.plan is not None:
+            self.plan = replace(self.plan, messages=(), sections=(), pieces=(), left_out=())
 
     def _append(self, text: str, *, at_once: bool = False) -> None:
         running = self.running

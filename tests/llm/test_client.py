@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -550,3 +552,23 @@ def test_a_provider_does_not_show_its_key() -> None:
     )
     assert isinstance(provider, OpenAIProvider)
     assert repr(provider) == "<OpenAIProvider mine>"
+
+
+async def test_the_prompt_is_gone_while_the_answer_is_read() -> None:
+    """A thousand streams of long conversations would keep a thousand requests of 70 kB."""
+    requests: list[weakref.ref[httpx.Request]] = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield DONE
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(weakref.ref(request))
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=pieces())
+
+    async with (
+        provider_at("http://fake.test/v1", transport=httpx.MockTransport(answer)) as provider,
+        aclosing(provider.stream(ask("Hello"))) as events,  # type: ignore[type-var]
+    ):
+        assert await anext(events) == TextDelta(text="ok")
+        gc.collect()
+        assert [request() for request in requests] == [None]
