@@ -94,6 +94,11 @@ def find(user: User, key: str) -> Choice:
         raise PresetGone from None
 
 
+def named_or_usual(user: User, key: str) -> Choice:
+    """What a form names, or what their new conversations begin with. Raises PresetGone."""
+    return find(user, key) if key else default_for(user)
+
+
 def default_for(user: User) -> Choice:
     """What their new conversations begin with. One that is gone is Chat again."""
     try:
@@ -117,15 +122,11 @@ BUILT_IN = [Choice(key=slug, preset=preset) for slug, preset in PRESETS.items()]
 # --- What it sets of a conversation -------------------------------------------------------------------------
 
 
-def begin_with(user: User, key: str = "") -> tuple[Conversation, Answerer]:
-    """A conversation that is not saved yet, as this preset begins it; without a key as the person's usual one does.
-
-    Raises PresetGone.
-    """
-    preset = (find(user, key) if key else default_for(user)).preset
-    answerer = answerer_of(preset)
+def begin_with(user: User, choice: Choice) -> tuple[Conversation, Answerer]:
+    """A conversation that is not saved yet, as this preset begins it, and who answers in it."""
+    answerer = answerer_of(choice.preset)
     model = answerer.entry.id if answerer.entry else ""
-    return Conversation(user=user, **columns_of(preset), model=model), answerer
+    return Conversation(user=user, **columns_of(choice.preset), model=model), answerer
 
 
 def apply(conversation: Conversation, preset: Preset) -> Answerer:
@@ -138,9 +139,9 @@ def apply(conversation: Conversation, preset: Preset) -> Answerer:
     return answerer
 
 
-def change(conversation: Conversation, values: Mapping[str, Any], **columns: Any) -> None:
-    """Give one conversation other numbers than its preset has. Raises ValueError with a sentence."""
-    _write(conversation, {"preset": copy_of(replace(preset_of(conversation), **values)), **columns})
+def change(conversation: Conversation, preset: Preset, **columns: Any) -> None:
+    """Give one conversation these numbers, and columns of its own beside them. It stays with the preset it has."""
+    _write(conversation, {"preset": copy_of(preset), **columns})
 
 
 def snapshot(conversation: Conversation) -> dict[str, Any]:

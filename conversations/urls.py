@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from .views import alerts, conversations, estimates, health, inspector, messages, replies, search, spend
+from .views import (
+    alerts,
+    context,
+    conversations,
+    estimates,
+    health,
+    inspector,
+    messages,
+    presets,
+    replies,
+    search,
+    spend,
+)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", conversations.home, name="home"),
@@ -23,6 +35,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(
         "conversations/<uuid:pk>/settings/", conversations.conversation_settings, name="conversation_settings"
     ),
+    path("conversations/<uuid:pk>/context/", context.conversation_context, name="conversation_context"),
     path("conversations/<uuid:pk>/menu/", conversations.conversation_menu, name="conversation_menu"),
     path("conversations/<uuid:pk>/rename/", conversations.conversation_rename, name="conversation_rename"),
     path("conversations/<uuid:pk>/pin/", conversations.conversation_pin, name="conversation_pin"),
@@ -43,6 +56,15 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(
         "replies/<uuid:pk>/request/download/", inspector.reply_request_download, name="reply_request_download"
     ),
+    path("presets/", presets.preset_list, name="presets"),
+    path("presets/new/", presets.presets_new, name="presets_new"),
+    path("presets/import/", presets.presets_import, name="presets_import"),
+    path("presets/default/", presets.presets_default, name="presets_default"),
+    path("presets/<uuid:pk>/", presets.preset_edit, name="preset_edit"),
+    path("presets/<uuid:pk>/delete/", presets.preset_delete, name="preset_delete"),
+    path("presets/<uuid:pk>/restore/", presets.preset_restore, name="preset_restore"),
+    path("presets/<uuid:pk>/share/", presets.preset_share, name="preset_share"),
+    path("presets/<uuid:pk>/export.json", presets.preset_export, name="preset_export"),
     path("notice/", alerts.notice, name="notice"),
     path("notice/<uuid:pk>/put-away/", alerts.notice_put_away, name="notice_put_away"),
     path("healthz", health.healthz, name="healthz"),

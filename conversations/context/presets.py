@@ -194,8 +194,22 @@ def _fault(name: str, value: Any) -> str | None:
     return None
 
 
+#: What a value is called where it is more than its name.
+LABELS = {
+    "reply_tokens": "The reply length",
+    "high_water": "The high-water mark",
+    "cut_to_percent": "The percentage that a cut leaves",
+    "recall_tokens": "The recall",
+    "last_turns": "The number of last turns",
+    "newest_messages": "The number of newest messages",
+    "latest_decisions": "The number of decisions",
+    "fold_at_least": "The number of messages that a summary folds",
+    "summary_tokens": "The summary length",
+}
+
+
 def _label(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    return LABELS.get(name) or "The " + name.replace("_", " ")
 
 
 CHAT = Preset(slug="chat", name="Chat", description="The default: remembers, at a small price")

@@ -17,10 +17,13 @@ from django.utils.safestring import SafeString, mark_safe
 
 from conversations.budgets import BudgetRefused
 from conversations.catalog import LOCAL_PROVIDER
+from conversations.context.policy import FIXED_BUDGET, Strategy
+from conversations.context.presets import CHEAPEST, Preset
 from conversations.llm import errors
 from conversations.llm.registry import KNOWN_PROVIDERS
 from conversations.models import Purpose, Scope
 from conversations.money import closely, dollars, exact
+from conversations.preset_forms import STRATEGIES
 from conversations.receipts import charged_words, cost, ledger_line, model_name, receipt
 from conversations.reports import Meter, Paid
 
@@ -85,6 +88,25 @@ def provider_name(model_id: str) -> str:
 def about_model(entry: ModelEntry) -> str:
     place = "Runs here, offline. Short answers." if entry.is_local else f"Through {entry.provider_label}."
     return f"{place} Reads up to {entry.context_window:,} tokens."
+
+
+@register.filter
+def policy_in_short(preset: Preset) -> str:
+    """For the list of presets: "Adaptive, up to 16,000 tokens · temperature 0.7 · replies to 2,048 tokens"."""
+    size = preset.token_budget
+    if preset.strategy is Strategy.ADAPTIVE:
+        size = preset.high_water
+    elif size is None and preset.strategy.has_fixed_budget:
+        size = FIXED_BUDGET
+    name = next(name for strategy, name, _ in STRATEGIES if strategy is preset.strategy)
+    parts = [
+        f"{name}, up to {size:,} tokens" if size else f"{name}, up to what the model can read",
+        f"temperature {preset.temperature:g}",
+        f"replies to {preset.reply_tokens:,} tokens",
+    ]
+    if preset.model:
+        parts.append("the cheapest model" if preset.model == CHEAPEST else preset.model.partition("/")[2])
+    return " · ".join(parts)
 
 
 # --- Money --------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from django.urls import reverse
 from conversations.catalog import Catalog, ModelEntry, UnknownModel, load_catalog
 from conversations.forms import InstructionsForm, new_key
 from conversations.models import Conversation, Hold, Reply, User
+from conversations.presets import Choice, begin_with, named_or_usual, presets_for
 from conversations.replies.quoting import Words
 from conversations.thread import Thread
 
@@ -32,12 +33,18 @@ class Composer:
     text: str = ""
     chosen: ModelEntry | None = None
     settings: forms.Form | None = None
+    preset: Choice | None = None  #: of a new conversation
+    remark: str = ""  #: about the model of that preset
 
     @property
     def models(self) -> list[tuple[str, list[ModelEntry]]]:
         """Each provider's name with its models, in the catalogue's order."""
         groups = groupby(load_catalog().entries, key=lambda entry: entry.provider_label)
         return [(label, list(entries)) for label, entries in groups]
+
+    @property
+    def presets(self) -> list[Choice]:
+        return presets_for(self.conversation.user)
 
     @cached_property
     def estimate(self) -> Estimate | None:
@@ -61,18 +68,21 @@ class Composer:
 
 
 def composer_for_new(
-    user: User, *, text: str = "", model: str = "", settings: forms.Form | None = None
+    user: User, *, text: str = "", model: str = "", preset: str = "", settings: forms.Form | None = None
 ) -> Composer:
-    """The composer of a conversation that does not exist yet."""
-    catalog = load_catalog()
+    """The composer of a conversation that does not exist yet, with a preset. Raises PresetGone."""
+    choice = named_or_usual(user, preset)
+    begun, answerer = begin_with(user, choice)
+    if settings is not None:
+        begun.system_prompt = settings["system_prompt"].value() or ""
     return Composer(
         action=reverse("conversation_create"),
-        conversation=Conversation(
-            user=user, system_prompt=(settings and settings["system_prompt"].value()) or ""
-        ),
+        conversation=begun,
         text=text,
-        chosen=chosen_model(catalog, model),
-        settings=settings or InstructionsForm(),
+        chosen=chosen_model(load_catalog(), model or begun.model),
+        settings=settings or InstructionsForm(initial={"system_prompt": begun.system_prompt}),
+        preset=choice,
+        remark=answerer.remark,
     )
 
 

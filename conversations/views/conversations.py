@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -16,6 +16,7 @@ from django_htmx.http import HttpResponseClientRedirect
 from conversations import reports
 from conversations.forms import RenameForm, SettingsForm, SwitchForm
 from conversations.models import Conversation
+from conversations.presets import PresetGone
 from conversations.replies.sending import stop_reply
 from conversations.thread import load_thread
 
@@ -29,8 +30,14 @@ from .sidebar import load_sidebar, with_reply_state
 @require_safe
 @login_required
 def home(request: PersonRequest) -> HttpResponse:
-    """The empty page: what is written here begins a conversation."""
-    context = {"composer": composer_for_new(request.user), **just_deleted(request)}
+    """The empty page: what is written here begins a conversation, with the preset of `?preset=`."""
+    try:
+        composer = composer_for_new(request.user, preset=request.GET.get("preset", ""))
+    except PresetGone:
+        raise Http404 from None
+    context = {"composer": composer, "remark": composer.remark, **just_deleted(request)}
+    if request.htmx and "preset" in request.GET:
+        return render(request, "conversations/preset_chosen.html", context)
     return render_page(request, "conversations/home.html", context)
 
 

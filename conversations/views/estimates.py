@@ -14,6 +14,7 @@ from conversations import budgets
 from conversations.budgets import Quote, Room, quote_in
 from conversations.catalog import ModelEntry, load_catalog
 from conversations.models import Conversation, Message
+from conversations.presets import Choice, PresetGone, begin_with, named_or_usual
 from conversations.replies.quoting import Prospect, Words
 from conversations.text import clean_text
 
@@ -69,9 +70,18 @@ def conversation_named(request: PersonRequest, posted: QueryDict) -> Conversatio
     """Raises Http404 for one that is not theirs; without a name, one that is yet to begin."""
     pk = id_in(posted, "conversation")
     if pk is None:
-        system_prompt = clean_text(posted.get("system_prompt", "")[:MOST_INSTRUCTIONS]).text.strip()
-        return Conversation(user=request.user, system_prompt=system_prompt)
+        begun, _ = begin_with(request.user, preset_named(request, posted))
+        begun.system_prompt = clean_text(posted.get("system_prompt", "")[:MOST_INSTRUCTIONS]).text.strip()
+        return begun
     return get_object_or_404(Conversation.objects.owned_by(request.user), pk=pk)
+
+
+def preset_named(request: PersonRequest, posted: QueryDict) -> Choice:
+    """Raises Http404 for one that is not theirs, or is gone."""
+    try:
+        return named_or_usual(request.user, posted.get("preset", ""))
+    except PresetGone:
+        raise Http404 from None
 
 
 def message_followed(conversation: Conversation, posted: QueryDict) -> UUID | None:

@@ -16,8 +16,9 @@ from django_htmx.http import HttpResponseClientRedirect, replace_url, reswap, re
 
 from conversations.catalog import load_catalog
 from conversations.forms import InstructionsForm, MessageForm, new_key
-from conversations.models import Conversation, Message, Reply
+from conversations.models import Conversation, Message, Reply, User
 from conversations.models.message import MessageQuerySet
+from conversations.presets import PresetGone, begin_with, named_or_usual
 from conversations.replies.sending import (
     BranchUnknown,
     Draft,
@@ -38,6 +39,10 @@ CHARACTERS_REPLACED = (
 )
 
 
+class PresetUnknown(SendRefused):
+    """This preset is not there any more. Nothing was sent, and your draft is below, with your usual preset."""
+
+
 class FormOutOfDate(SendRefused):
     """This page was out of date. Your draft is below: send it again."""
 
@@ -47,16 +52,27 @@ class FormOutOfDate(SendRefused):
 def conversation_create(request: PersonRequest) -> HttpResponse:
     """Begin a conversation with its first message."""
     form, instructions = MessageForm(request.POST), InstructionsForm(request.POST)
+    preset = request.POST.get("preset", "")
     try:
+        begun = begun_with(request.user, preset)
         if not instructions.is_valid():
             raise SendRefused("These instructions are too long. Nothing was sent, and your draft is below.")
-        system_prompt = instructions.cleaned_data["system_prompt"]
-        reply = start_conversation(user=request.user, draft=draft_of(form), system_prompt=system_prompt)
+        if "system_prompt" in request.POST:
+            begun.system_prompt = instructions.cleaned_data["system_prompt"]
+        reply = start_conversation(
+            user=request.user,
+            draft=draft_of(form),
+            system_prompt=begun.system_prompt,
+            preset=begun.preset,
+            temperature=begun.temperature,
+            reply_tokens=begun.reply_tokens,
+        )
     except SendRefused as refused:
         composer = composer_for_new(
             request.user,
             text=form.text_sent,
             model=form.model_chosen,
+            preset="" if isinstance(refused, PresetUnknown) else preset,
             settings=InstructionsForm(initial=request.POST.dict()),
         )
         return refuse(
@@ -70,6 +86,14 @@ def conversation_create(request: PersonRequest) -> HttpResponse:
             HttpResponseClientRedirect(address), "parley:sent", conversation=reply.conversation_id
         )
     return see_other(f"{address}#latest")
+
+
+def begun_with(user: User, key: str) -> Conversation:
+    """A conversation as the preset of this key begins it. Raises PresetUnknown."""
+    try:
+        return begin_with(user, named_or_usual(user, key))[0]
+    except PresetGone:
+        raise PresetUnknown from None
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -167,6 +167,16 @@ document.addEventListener('click', ({ target }) => {
   switching = target.closest('[data-switch]')?.dataset.switch ?? null;
 });
 
+// Presets: each is a link, and what it changes comes with its answer.
+const presets = $('#preset-menu');
+presets?.addEventListener('toggle', (event) => {
+  if (event.newState === 'open') $('[aria-current]', presets)?.focus();
+});
+presets?.addEventListener('htmx:afterRequest', () => {
+  presets.hidePopover();
+  field.focus();
+});
+
 function syncNewTools() {
   syncTools();
   const chosen = models && $('input:checked', models);

@@ -2,9 +2,12 @@
 
 import { $, $$ } from './page.js';
 
+/** Whether the address is that of a panel. */
+const isPage = () => /\/(settings|context)\/$/.test(location.pathname);
+
 /** Close the panel, and go back to what opened it. On a page of its own it stays. */
 export function closePanel() {
-  if (location.pathname.endsWith('/settings/')) return;
+  if (isPage()) return;
   const empty = document.createElement('div');
   empty.id = 'panel';
   empty.hidden = true;
@@ -26,7 +29,7 @@ export function openDialog(id) {
 document.addEventListener('click', (event) => {
   const opens = event.target.closest('[data-opens-dialog]');
   if (opens) openDialog(opens.dataset.opensDialog);
-  if (event.target.closest('[data-closes-panel]') && !location.pathname.endsWith('/settings/')) {
+  if (event.target.closest('[data-closes-panel]') && !isPage()) {
     event.preventDefault();
     closePanel();
   }

@@ -13,7 +13,7 @@ const SINGLE_KEYS = {
   c: () => $('[data-copy]', messageAtHand())?.click(),
   r: () => ($('[data-retry]', messageAtHand()) ?? $('[data-again]', messageAtHand()))?.click(),
 };
-const LISTS = { '.menu:not(.picker)': '.item', '#convo-list': '.convo > a:first-child, a.row, a.hit' };
+const LISTS = { '#preset-menu': 'a', '.menu:not(.picker)': '.item', '#convo-list': '.convo > a:first-child, a.row, a.hit' };
 
 const isTyping = (element) => element.matches('input:not([type="radio"]), textarea, select, [contenteditable]');
 

@@ -15,7 +15,7 @@ from django.test import Client, TestCase
 from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, reverse
 
 from chatapp.asgi import IN_FRONT
-from conversations.models import Conversation, Message, Reply, ReplyState, User
+from conversations.models import Conversation, Message, Reply, ReplyState, SavedPreset, User
 from tests import cast
 from tests.operations.asgi import request
 
@@ -39,6 +39,7 @@ RULES: dict[str, str] = {
     "conversation": OWNER,
     "conversation_composer": OWNER,
     "conversation_settings": OWNER,
+    "conversation_context": OWNER,
     "conversation_menu": OWNER,
     "conversation_rename": OWNER,
     "conversation_pin": OWNER,
@@ -57,6 +58,15 @@ RULES: dict[str, str] = {
     "reply_withdraw": OWNER,
     "reply_request": OWNER,
     "reply_request_download": OWNER,
+    "presets": LOGIN,
+    "presets_new": LOGIN,
+    "presets_import": LOGIN,
+    "presets_default": LOGIN,
+    "preset_edit": OWNER,
+    "preset_delete": OWNER,
+    "preset_restore": OWNER,
+    "preset_share": OWNER,
+    "preset_export": OWNER,
     "notice": LOGIN,
     "notice_put_away": OWNER,
     "setup": PUBLIC,
@@ -131,6 +141,7 @@ class EveryAddressTests(TestCase):
     ada: User
     conversation: Conversation
     message: Message
+    preset: SavedPreset
     reply: Reply
 
     @classmethod
@@ -144,6 +155,7 @@ class EveryAddressTests(TestCase):
             conversation=cls.conversation, parent=question, role="assistant", content="Alice's answer"
         )
         cls.message = question
+        cls.preset = SavedPreset.objects.create(owner=cls.alice, name="Alice's preset")
         cls.reply = Reply.objects.create(
             user=cls.alice,
             conversation=cls.conversation,
@@ -237,7 +249,12 @@ class EveryAddressTests(TestCase):
 
     def _object(self, address: Address, argument: str) -> UUID | str | int:
         """Alice's object that the address names; for other arguments, something of the right form."""
-        objects = {"conversation": self.conversation.pk, "message": self.message.pk, "reply": self.reply.pk}
+        objects = {
+            "conversation": self.conversation.pk,
+            "message": self.message.pk,
+            "reply": self.reply.pk,
+            "preset": self.preset.pk,
+        }
         noun = {"message_send": "conversation", "messages_earlier": "conversation"}.get(
             address.name, address.name.split("_")[0]
         )
