@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 from typing import Any
 from uuid import UUID
@@ -14,11 +15,13 @@ from celery.app.task import Task
 from celery.schedules import crontab
 from django.conf import settings
 from django.contrib.sessions.models import Session
+from django.db import transaction
 from django.dispatch import receiver
 from django.utils import timezone
 
 from chatapp.celery import app
-from conversations import enforcement, journal, reconciliation, titles
+from conversations import enforcement, journal, reconciliation, summaries, titles
+from conversations.budgets import BudgetRefused
 from conversations.database import make_pool
 from conversations.exclusive import one_at_a_time
 from conversations.metrics import WORKER_COUNTERS
@@ -45,6 +48,11 @@ app.conf.beat_schedule = {
     },
     "name conversations": {
         "task": "conversations.tasks.write_missing_titles",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
+    "write summaries and memory": {
+        "task": "conversations.tasks.compact_due",
         "schedule": 60.0,
         "options": {"expires": 60},
     },
@@ -105,6 +113,17 @@ def write_missing_titles() -> None:
 
 @shared_task
 @one_at_a_time
+def compact_due() -> None:
+    """Hand out again what was lost, what failed and may be tried again, and what a dead worker had begun."""
+    summaries.end_abandoned()
+    for pk in summaries.schedule.due(limit=50):
+        compact_conversation.apply_async((str(pk),), expires=60)
+    for pk in summaries.lost(limit=50):
+        write_wanted_summary.apply_async((str(pk),), expires=60)
+
+
+@shared_task
+@one_at_a_time
 def remove_deleted() -> None:
     """Remove for good what was deleted 30 days ago."""
     Conversation.objects.deleted_for_good().delete()
@@ -130,10 +149,57 @@ def _write_title(conversation_id: UUID) -> None:
         count("titles")
 
 
+@shared_task
+def compact_conversation(conversation_id: str) -> None:
+    """Write the next summary and memory lines of a conversation, if nobody else does."""
+    pk = UUID(conversation_id)
+    if not summaries.schedule.claim(pk):
+        return
+    try:
+        outcome = summaries.write_next(pk)
+        if outcome is summaries.Outcome.WRITTEN:
+            count("summaries")
+        _learn(pk)
+    except BudgetRefused as refused:
+        summaries.schedule.without_money(pk, resets_at=refused.resets_at)
+    except Exception:
+        summaries.schedule.failed(pk)
+        raise
+    else:
+        if outcome is summaries.Outcome.FAILED:
+            summaries.schedule.failed(pk)
+        else:
+            summaries.schedule.done(pk, goes_on=outcome is summaries.Outcome.GOES_ON)
+
+
+def _learn(conversation_id: UUID) -> None:
+    try:
+        memory = importlib.import_module("conversations.memory")
+    except ImportError:
+        return
+    if (learn := getattr(memory, "learn", None)) is not None:
+        learn(conversation_id)
+
+
+@shared_task
+def write_wanted_summary(summary_id: str) -> None:
+    """Write a summary that a person asked for. Safe to run twice: the second finds it taken."""
+    summaries.write_wanted(UUID(summary_id))
+
+
 @receiver(reply_finished)
-def enqueue_what_is_due(*, conversation_id: UUID, state: str, is_unnamed: bool, **_: Any) -> None:
+def enqueue_what_is_due(
+    *, conversation_id: UUID, state: str, is_unnamed: bool, compaction_due: bool = False, **_: Any
+) -> None:
     if is_unnamed and state in {ReplyState.COMPLETE, ReplyState.STOPPED}:
         publisher.send(write_title, str(conversation_id))
+    if compaction_due:
+        publisher.send(compact_conversation, str(conversation_id))
+
+
+@receiver(summaries.summary_wanted)
+def enqueue_what_is_wanted(*, summary_id: UUID, **_: Any) -> None:
+    transaction.on_commit(lambda: publisher.send(write_wanted_summary, str(summary_id)))
 
 
 # --- What the workers count ---------------------------------------------------------------------------------

@@ -300,34 +300,9 @@ def _listed(missing: Sequence[str]) -> str:
     return f"{shown} and {len(missing) - 4} more" if len(missing) > 4 else shown
 
 
-# --- What a person has forgotten ----------------------------------------------------------------------------
+# --- Its sentences ------------------------------------------------------------------------------------------
 
 _SENTENCES = re.compile(r"(?<=[.!?。！？])(?:\s+|(?=[^\s\d.!?]))|\n+")
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-_SAY_NOTHING = """
-the and are was were that this with from have has had not for you your our his her their they them she him its but
-who what which when where how will would can could should about into than then there here user person assistant
-wants said says der die das und ist nicht ein eine mit von für auf sie wir hat haben les des une est pas que pour
-dans avec los las por con una del
-"""
-_COMMON = frozenset(_SAY_NOTHING.split())
-
-
-def content_words(text: str) -> frozenset[str]:
-    """The words that say what a text is about; pairs of characters where a script has no spaces."""
-    found: set[str] = set()
-    for word in re.findall(r"\w+", text.casefold()):
-        if _UNSPACED.search(word):
-            found.update(word[n : n + 2] for n in range(max(len(word) - 1, 1)))
-        elif (len(word) > 2 or word.isdigit()) and word not in _COMMON:
-            found.add(word)
-    return frozenset(found)
-
-
-def tells(sentence: str, fact: str, *, share: float = 0.6) -> bool:
-    """Whether a sentence holds so much of what a fact is about."""
-    wanted = content_words(fact)
-    return bool(wanted) and len(wanted & content_words(sentence)) >= share * len(wanted)
 
 
 def sentences(text: str) -> list[str]:

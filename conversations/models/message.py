@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from .reply import Reply
 
 
+#: The messages of the path to a leaf, by the lines it stands on: see `MessageBranch`.
+PATH = """
+WITH RECURSIVE line AS (
+    SELECT branch_id AS id, path_messages AS until FROM messages WHERE id = %s AND conversation_id = %s
+    UNION ALL
+    SELECT b.parent_id, least(line.until, b.until)
+    FROM line JOIN message_branches b ON b.id = line.id WHERE b.parent_id IS NOT NULL
+)
+SELECT p.message_id FROM message_places p JOIN line ON p.branch_id = line.id AND p.depth <= line.until
+"""
+
+
 class MessageQuerySet(models.QuerySet["Message"]):
     def path_to(self, leaf_id: UUID | None, *, limit: int, until: UUID | None = None) -> list[Message]:
         """The newest `limit` messages from the root to `leaf_id`, oldest first; `until` is the last to read.
@@ -37,6 +49,12 @@ class MessageQuerySet(models.QuerySet["Message"]):
             [leaf_id, limit, until],
         )
         return list(rows)
+
+    def of_path(self, conversation_id: UUID, leaf_id: UUID | None) -> MessageQuerySet:
+        """The messages from the root to `leaf_id`, by the lines they stand on: `path_messages` is their place."""
+        if leaf_id is None:
+            return self.none()
+        return self.filter(pk__in=models.expressions.RawSQL(PATH, [leaf_id, conversation_id]))
 
     def after_on_path(self, message_id: UUID, leaf_id: UUID, *, steps: int) -> UUID | None:
         """The message `steps` after another on the path to `leaf_id`; None past its end, or off the path."""

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from .conversation import Conversation
 from .fields import new_id
+from .message import PATH as PATH
 from .message import Message
 from .user import User
 
@@ -31,18 +32,6 @@ class SummaryQuerySet(models.QuerySet["ConversationSummary"]):
     def newest_first(self) -> SummaryQuerySet:
         """Of those in force the first is the one to be used: it stands for the most, and was written last."""
         return self.order_by("-message_count_at_creation", "-version")
-
-
-#: The messages of the path to a leaf, by the lines it stands on: see `MessageBranch`.
-PATH = """
-WITH RECURSIVE line AS (
-    SELECT branch_id AS id, path_messages AS until FROM messages WHERE id = %s AND conversation_id = %s
-    UNION ALL
-    SELECT b.parent_id, least(line.until, b.until)
-    FROM line JOIN message_branches b ON b.id = line.id WHERE b.parent_id IS NOT NULL
-)
-SELECT p.message_id FROM message_places p JOIN line ON p.branch_id = line.id AND p.depth <= line.until
-"""
 
 
 class ConversationSummary(models.Model):
