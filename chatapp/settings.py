@@ -183,6 +183,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * MAX_MESSAGE_BYTES
 BACKGROUND_MODEL = env_str("BACKGROUND_MODEL", "")
 #: The model that writes summaries; empty: the same. Seconds for one call of it.
 SUMMARY_MODEL = env_str("SUMMARY_MODEL", "")
+#: The model that looks for facts to be remembered; empty: the one that writes summaries.
+MEMORY_MODEL = env_str("MEMORY_MODEL", "")
 SUMMARY_TIME_OUT = env_int("SUMMARY_TIME_OUT", 10, least=1)
 DEFAULT_MODEL = env_str("DEFAULT_MODEL", "")
 DEFAULT_TEMPERATURE = 0.7

@@ -151,6 +151,10 @@ class Catalog:
         """What writes summaries: SUMMARY_MODEL, else what writes in the background."""
         return self._find(settings.SUMMARY_MODEL) or self.background()
 
+    def memory(self) -> ModelEntry | None:
+        """What looks for facts to be remembered: MEMORY_MODEL, else what writes summaries."""
+        return self._find(settings.MEMORY_MODEL) or self.summary()
+
     def cheapest(self) -> ModelEntry | None:
         """The cheapest one that is paid for; where there is none, any."""
         paid = [entry for entry in self.entries if entry.price and not entry.is_free and not entry.is_local]
@@ -303,6 +307,7 @@ def _unknown_choices(known: set[str]) -> Iterator[str]:
         ("DEFAULT_MODEL", settings.DEFAULT_MODEL),
         ("BACKGROUND_MODEL", settings.BACKGROUND_MODEL),
         ("SUMMARY_MODEL", settings.SUMMARY_MODEL),
+        ("MEMORY_MODEL", settings.MEMORY_MODEL),
     ):
         if chosen and chosen not in known and not chosen.startswith(f"{LOCAL_PROVIDER}/"):
             yield f"{name} is {chosen}, which no provider here offers: another model is used in its place."

@@ -25,19 +25,19 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\ua
 
 #: Words that say nothing of a fact, in the languages that `memory` knows rules for.
 _EMPTY_WORDS = """
-    a about all also always am an and any are as at be been being but by can could did do does doing done for from
-    had has have he her hers him his i if in into is it its just me more most my never no nor not now of on only or our
-    ours please she should so some such than that the their them then there these they this those to too us user
-    very was we were what when which who will with would you your yours
-    aber alle als am an auf aus bei bin bis bitte da das dass dein dem den der des die dies diese dieser du ein eine
-    einem einen einer er es euch für haben hat hatte ich ihm ihn ihr immer ist ja kein keine man mehr mein meine mich
-    mir mit nach nicht nie niemals noch nur ob oder sehr sein sich sie sind so und uns von vor war was wenn wer wie wir zu zum zur
-    au aux avec ce ces cet cette dans de des du elle elles en est et eux il ils jamais je la le les leur lui ma mais mes moi
-    mon ne nos notre nous on ou par pas plus pour qu que qui sa sans se ses son sont suis sur ta te tes toi ton toujours
-    tu un une vos votre vous
-    al como con cual de del el ella ellas ellos en era eres es esa ese eso esta este esto ha he la las lo los me mi mis
-    muy más no nos o para pero por que se ser si siempre sin sobre son soy su sus también te tu tus un una unas uno
-    unos usted y ya yo nunca jamás
+    a about all also always am an and any are as at be been being but by can could did do does doing done
+    for from had has have he her hers him his i if in into is it its just me more most my never no nor not
+    now of on only or our ours please she should so some such than that the their them then there these they
+    this those to too us user very was we were what when which who will with would you your yours aber alle
+    als am an auf aus bei bin bis bitte da das dass dein dem den der des die dies diese dieser du ein eine
+    einem einen einer er es euch für haben hat hatte ich ihm ihn ihr immer ist ja kein keine man mehr mein
+    meine mich mir mit nach nicht nie niemals noch nur ob oder sehr sein sich sie sind so und uns von vor
+    war was wenn wer wie wir zu zum zur au aux avec ce ces cet cette dans de des du elle elles en est et eux
+    il ils jamais je la le les leur lui ma mais mes moi mon ne nos notre nous on ou par pas plus pour qu que
+    qui sa sans se ses son sont suis sur ta te tes toi ton toujours tu un une vos votre vous al como con
+    cual de del el ella ellas ellos en era eres es esa ese eso esta este esto ha he la las lo los me mi mis
+    muy más no nos o para pero por que se ser si siempre sin sobre son soy su sus también te tu tus un una
+    unas uno unos usted y ya yo nunca jamás
 """
 _EMPTY = frozenset(_EMPTY_WORDS.split())
 

@@ -13,7 +13,6 @@ from django.utils import timezone
 from .conversation import Conversation
 from .fields import new_id
 from .message import Message
-from .summary import PATH
 from .user import User
 
 
@@ -53,11 +52,8 @@ class MemoryQuerySet(models.QuerySet["MemoryItem"]):
         return here | models.Q(scope=MemoryItem.Scope.PERSON) if user.is_remembering else here
 
     def _said_on_path(self, conversation_id: UUID, leaf_id: UUID | None) -> models.Q:
-        nowhere = models.Q(source=None)
-        if leaf_id is None:
-            return nowhere
-        path = models.expressions.RawSQL(PATH, [leaf_id, conversation_id])
-        return nowhere | models.Q(source__in=path)
+        path = Message.objects.of_path(conversation_id, leaf_id)
+        return models.Q(source=None) | models.Q(source__in=path)
 
 
 class MemoryItem(models.Model):
