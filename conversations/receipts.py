@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.urls import get_script_prefix, reverse
 
@@ -14,7 +15,7 @@ from conversations.replies.status import ordinal
 from conversations.reports import Paid
 
 if TYPE_CHECKING:
-    from conversations.models import Reply
+    from conversations.models import Reply, ReplyAttempt
     from conversations.thread import Item
 
 #: Before a reply has begun: longer than any page takes, so there was another reply or a limit in its way.
@@ -30,6 +31,7 @@ class Receipt:
     money: str
     sums: str  #: in place of `money` where the reply was stopped: what was charged, what released
     ledger: str  #: the address of its line in the ledger
+    seen: str  #: what the model saw, in short; empty where that is not on record
     times: list[str]
     notes: list[str]
 
@@ -45,6 +47,7 @@ def receipt(item: Item) -> Receipt:
         money=_money(item.paid),
         sums=_sums(item.paid),
         ledger=ledger_line(item),
+        seen=_seen(item),
         times=_times(reply) if reply else [],
         notes=_notes(item),
     )
@@ -100,6 +103,43 @@ def cost(item: Item) -> str:
     return charged_words(item.paid) if item.paid and item.paid.charged else ""
 
 
+def _seen(item: Item) -> str:
+    """How much of the conversation was sent, what stood for the rest, and what that saved."""
+    attempt = item.attempt
+    manifest = attempt.manifest if attempt is not None else {}
+    sections: list[dict[str, Any]] = manifest.get("sections", [])
+    if attempt is None or not sections:
+        return ""
+    by_kind: dict[str, int] = {}
+    for section in sections:
+        by_kind[section["kind"]] = by_kind.get(section["kind"], 0) + len(section.get("ids", ()))
+    shown = by_kind.get("transcript", 0) + by_kind.get("question", 0)
+    said = item.message.path_messages - 1 if item.message else 0
+    parts = [f"{shown:,} of {said:,} messages" if said > shown else f"{shown:,} message{_s(shown)}"]
+    parts += [
+        f"summary v{s['facts']['version']}" for s in sections if s["kind"] == "summary" and "facts" in s
+    ]
+    facts = by_kind.get("memory", 0) + by_kind.get("constraints", 0)
+    if facts:
+        parts.append(f"{facts:,} fact{_s(facts)}")
+    if recalled := by_kind.get("recalled"):
+        parts.append(f"{recalled:,} recalled")
+    return " · ".join([", ".join(parts), *_shares(attempt)])
+
+
+def _shares(attempt: ReplyAttempt) -> Iterator[str]:
+    """How much the provider had in its cache, and how much of the whole history was not sent."""
+    if attempt.usage_reported and attempt.input_tokens and attempt.cached_tokens:
+        yield f"{min(attempt.cached_tokens * 100 // attempt.input_tokens, 100)} % cached"
+    figures = attempt.manifest.get("figures", {})
+    if (saved := int(100 - 100 * figures.get("compression", 1.0))) > 0:
+        yield f"{saved} % saved"
+
+
+def _s(number: int) -> str:
+    return "" if number == 1 else "s"
+
+
 def _times(reply: Reply) -> list[str]:
     """A wait for its turn is told apart from the model's own."""
     times = []
@@ -131,7 +171,7 @@ def _notes(item: Item) -> list[str]:
         notes.append("Cut at the reply length of this conversation. Settings can allow more.")
     if attempt.finish_reason == "filtered":
         notes.append("The provider withheld the rest.")
-    if attempt.manifest.get("excerpted"):
+    if item.reply and str(item.reply.question_id) in attempt.manifest.get("excerpted", ()):
         notes.append("Your message is longer than this model can read: it was shown an excerpt.")
     return notes
 

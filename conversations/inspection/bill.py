@@ -166,7 +166,7 @@ class Against:
     cost: int | None  #: of the prompt; None: it has no price
     uncached: int | None  #: of the whole history, all of it new to the provider
     cached: int | None  #: of it, all but the last exchange still in the provider's cache
-    knows_cache: bool  #: whether the model's provider is known to have one
+    knows_cache: bool  #: whether its provider has one, by its rules or by what it has just reported
 
     @property
     def saved(self) -> int:
@@ -215,7 +215,8 @@ def against_full(bill: Bill, *, model: str, planned: int, full: int, new: int) -
 
     whole, fresh = counted(full), min(counted(new), counted(full))
     rules = rules_for(model)
-    kept = whole - fresh if rules and whole - fresh >= rules.minimum else 0
+    knows_cache = rules is not None or bill.usage.cached_tokens > 0
+    kept = whole - fresh if knows_cache and whole - fresh >= (rules.minimum if rules else 0) else 0
     kept -= kept % rules.step if rules else 0
     uncached = Usage(input_tokens=whole)
     cached = replace(
@@ -228,5 +229,5 @@ def against_full(bill: Bill, *, model: str, planned: int, full: int, new: int) -
         cost=bill.prompt if price else None,
         uncached=price.cost(uncached) if price else None,
         cached=price.cost(cached) if price else None,
-        knows_cache=rules is not None,
+        knows_cache=knows_cache,
     )

@@ -505,8 +505,7 @@ def address(name: str, pk: UUID, fragment: str = "") -> str:
 
 
 def _left_out(request: ShownRequest) -> Iterator[ShownLeftOut]:
-    summary = next((section for section in request.raw if section.kind is Kind.SUMMARY), None)
-    recalled = sum(len(section.ids) for section in request.raw if section.kind is Kind.RECALLED)
+    instead = list(_instead(request))
     for row in request.manifest.get("left_out", ()):
         if row["why"] == "memory_no_room":
             title = words.many(len(row["ids"]), "remembered fact")
@@ -521,14 +520,17 @@ def _left_out(request: ShownRequest) -> Iterator[ShownLeftOut]:
         elif row["ids"] and UUID(row["ids"][0]) in request.rows.messages:
             href = message_address(request.reply.conversation_id, UUID(row["ids"][0]))
         if row["why"] in ("before_cut", "no_room"):
-            covered = int(summary.facts.get("covered_messages", 0)) if summary else 0
-            if summary and covered:
-                version = summary.facts.get("version")
-                sentence += f" Summary v{version} stands for the first {words.many(covered, 'message')}."
-            if recalled:
-                sentence += (
-                    f" {recalled:,} of the earlier ones came back by recall."
-                    if recalled > 1
-                    else " One of the earlier ones came back by recall."
-                )
+            sentence, instead = " ".join([sentence, *instead]), []
         yield ShownLeftOut(title=title, sentence=sentence, tokens=int(row["tokens"]), href=href)
+
+
+def _instead(request: ShownRequest) -> Iterator[str]:
+    """What stands in a request for the messages that it leaves out."""
+    for section in request.raw:
+        covered = int(section.facts.get("covered_messages", 0))
+        if section.kind is Kind.SUMMARY and covered:
+            version = section.facts.get("version")
+            yield f"Summary v{version} stands for the first {words.many(covered, 'message')}."
+    recalled = sum(len(section.ids) for section in request.raw if section.kind is Kind.RECALLED)
+    if recalled:
+        yield f"{words.many(recalled, 'earlier message')} came back by recall."

@@ -61,6 +61,9 @@ GONE = {
     Kind.CONTINUED: "The cut-off text that the reply went on from. It was deleted since.",
     Kind.SYSTEM: "The system prompt as it was then. It was changed, and the old one is not known any more.",
 }
+#: Failures whose detail is a whole sentence of ours.
+EXPLAINED = ("OverBudget", "NoPrice")
+
 GONE_MESSAGE = "A message that was deleted since."
 
 
@@ -78,7 +81,8 @@ def without_request(reply: Reply) -> str:
         case ReplyState.STOPPED:
             return "The reply was stopped before a request was sent. No model has seen anything of it."
         case _:
-            return "The reply failed before a request was sent. No model has seen anything of it."
+            why = f" {reply.error_detail}" if reply.error_code in EXPLAINED else ""
+            return f"The reply failed before a request was sent.{why} No model has seen anything of it."
 
 
 def policy_rows(policy: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,10 @@ QUESTION_ID, REPLY_ID, TEXT = UUID(int=1), UUID(int=2), SafeString("<text/>")
 ASKED, BEGUN = (datetime(2000, 1, 1, hour, hour) for hour in (3, 4))
 
 
+#: A section that no request has: what is said of it differs from all else.
+SEEN = {"kind": "summary", "tokens": 1, "facts": {"version": 10**14}}
+
+
 def fits(question: Item, answer: Item) -> bool:
     """Whether a stencil shows all there is: a message of usual length, and a reply to it that has not begun."""
     reply = answer.reply
@@ -83,6 +87,7 @@ class _Shape:
     """Which words the article of a complete reply has: the words themselves differ from one to the next."""
 
     has_tokens: bool
+    has_seen: bool
     is_free: bool | None  #: None: the ledger says nothing
     has_ledger: bool
     waited: bool
@@ -112,6 +117,7 @@ def _is_usual(item: Item, figures: Receipt) -> bool:
 def _shape_of(item: Item, reply: Reply, figures: Receipt) -> _Shape:
     return _Shape(
         has_tokens=bool(figures.tokens),
+        has_seen=bool(figures.seen),
         is_free=item.paid.is_free if item.paid else None,
         has_ledger=bool(figures.ledger),
         waited=len(figures.times) > 2,
@@ -119,7 +125,15 @@ def _shape_of(item: Item, reply: Reply, figures: Receipt) -> _Shape:
 
 
 def _words(message: Message, reply: Reply, figures: Receipt) -> list[str]:
-    words = [str(message.pk), str(reply.pk), figures.model, *figures.tokens, figures.ledger, *figures.times]
+    words = [
+        str(message.pk),
+        str(reply.pk),
+        figures.model,
+        *figures.tokens,
+        figures.ledger,
+        figures.seen,
+        *figures.times,
+    ]
     return [word for word in (*words, "" if figures.money == "free" else figures.money) if word]
 
 
@@ -148,7 +162,7 @@ def _ended(shape: _Shape) -> tuple[list[str], list[str]]:
             input_tokens=10**12,
             output_tokens=10**13,
             usage_reported=True,
-            manifest={},
+            manifest={"sections": [SEEN]} if shape.has_seen else {},
         )
     if shape.is_free is not None:
         item.paid = Paid(

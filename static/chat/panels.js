@@ -5,6 +5,8 @@ import { $, $$ } from './page.js';
 /** Whether the address is that of a panel. */
 const isPage = () => /\/(settings|context)\/$/.test(location.pathname);
 
+let opener;  // what opened the panel, unless it was the panel itself
+
 /** Close the panel, and go back to what opened it. On a page of its own it stays. */
 export function closePanel() {
   if (isPage()) return;
@@ -12,12 +14,14 @@ export function closePanel() {
   empty.id = 'panel';
   empty.hidden = true;
   $('#panel').replaceWith(empty);
-  $$('.topbar [hx-target="#panel"]').find((link) => link.checkVisibility())?.focus();
+  const topbar = $$('.topbar [hx-target="#panel"]');
+  [opener, ...topbar].find((link) => link?.isConnected && link.checkVisibility())?.focus();
 }
 
 // Who opens the panel goes on in it; who saves stays at the button.
 document.addEventListener('htmx:afterSwap', ({ detail }) => {
   if (detail.target.id !== 'panel') return;
+  if (!detail.requestConfig.elt.closest('.panel')) opener = detail.requestConfig.elt;
   $(detail.requestConfig.verb === 'get' ? '#panel [data-closes-panel]' : '#panel .solid')?.focus();
 });
 

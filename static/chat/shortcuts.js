@@ -11,6 +11,7 @@ const SINGLE_KEYS = {
   j: () => step(1),
   k: () => step(-1),
   c: () => $('[data-copy]', messageAtHand())?.click(),
+  i: () => ($('[data-seen]', messageAtHand() ?? document) ?? $$('[data-seen]').at(-1))?.click(),
   r: () => ($('[data-retry]', messageAtHand()) ?? $('[data-again]', messageAtHand()))?.click(),
 };
 const LISTS = { '#preset-menu': 'a', '.menu:not(.picker)': '.item', '#convo-list': '.convo > a:first-child, a.row, a.hit' };
