@@ -134,7 +134,8 @@ class PolicyForm(forms.Form):
     token_budget = NumberField(
         label="Token budget",
         required=False,
-        help_text="Tokens of request and reply together. Empty: 12,000, or with Full history what the model can read.",
+        widget=forms.TextInput(attrs={"placeholder": "As the strategy has it"}),
+        help_text="Tokens of request and reply together. Empty: 12,000; with Full history, what the model can read.",
     )
     cut_to_percent = NumberField(
         label="A cut leaves, percent", help_text="Less is cheaper, more keeps wordings for longer."
@@ -142,8 +143,8 @@ class PolicyForm(forms.Form):
     recall_tokens = NumberField(
         label="Recall",
         required=False,
-        help_text="Tokens of earlier messages that fit the question, put in with each new one. 0: none. Empty: as the "
-        "strategy has it.",
+        widget=forms.TextInput(attrs={"placeholder": "As the strategy has it"}),
+        help_text="Tokens of earlier messages that fit the question, put in with each new one. 0: none.",
     )
     last_turns = NumberField(label="Last turns", help_text="Questions with their answers.")
     newest_messages = NumberField(
@@ -194,9 +195,9 @@ class PolicyForm(forms.Form):
         self.preset = preset
         super().__init__(*args, **kwargs)
         said = {None: "", True: "yes", False: "no"}
-        for name in self.fields:
-            value = getattr(preset, name)
-            self.initial.setdefault(name, said[value] if name.startswith("uses_") else value)
+        values = {name: getattr(preset, name) for name in self.fields}
+        words = {name: said[value] for name, value in values.items() if name.startswith("uses_")}
+        self.initial = values | words | self.initial
 
     @property
     def strategies(self) -> list[tuple[str, str, str, bool]]:

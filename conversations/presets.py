@@ -183,6 +183,8 @@ def preset_of(conversation: Conversation) -> Preset:
     own |= {"temperature": _or(conversation.temperature, settings.DEFAULT_TEMPERATURE)}
     own |= {"reply_tokens": _or(conversation.reply_tokens, settings.DEFAULT_REPLY_TOKENS)}
     stored = Preset.stored(conversation.preset)
+    if not conversation.preset:
+        own |= {"high_water": settings.HIGH_WATER}
     return replace(stored, **{name: value for name, value in own.items() if not faults_of({name: value})})
 
 

@@ -12,6 +12,7 @@ from django.db.models import Sum
 from django.urls import reverse
 
 from conversations.catalog import Catalog, ModelEntry, UnknownModel, load_catalog
+from conversations.context.presets import CHAT
 from conversations.forms import InstructionsForm, new_key
 from conversations.models import Conversation, Hold, Reply, User
 from conversations.presets import Choice, begin_with, named_or_usual, presets_for
@@ -45,6 +46,12 @@ class Composer:
     @property
     def presets(self) -> list[Choice]:
         return presets_for(self.conversation.user)
+
+    @property
+    def preset_name(self) -> str:
+        """Of a conversation that goes on."""
+        name = self.conversation.preset.get("name")
+        return name if isinstance(name, str) and name else CHAT.name
 
     @cached_property
     def estimate(self) -> Estimate | None:
