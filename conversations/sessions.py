@@ -13,6 +13,8 @@ SESSION = "SELECT session_data FROM django_session WHERE session_key = %s AND ex
 
 
 class SessionStore(db.SessionStore):
+    stored = ""  #: the data as it was read, signed
+
     def _validate_session_key(self, key: str) -> bool:
         """A cookie may hold anything, also an escaped NUL, which PostgreSQL refuses with an error."""
         is_long = super()._validate_session_key(key)  # type: ignore[misc]  # unknown to the stubs
@@ -23,6 +25,7 @@ class SessionStore(db.SessionStore):
             with plain_cursor(scalar_row) as cursor:
                 data = cursor.execute(SESSION, [self.session_key]).fetchone()
             if data is not None:
+                self.stored = data
                 return Session(session_key=self.session_key, session_data=data)
         self._session_key = None
         return None

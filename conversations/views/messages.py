@@ -31,6 +31,7 @@ from conversations.thread import Item, Thread, load_thread
 
 from . import stencil
 from .composer import chosen_model, composer_for, composer_for_new
+from .expected import expected_streams
 from .http import PersonRequest, announce, message_named, render_page, see_other
 from .refusals import COMPOSER, Refusal, refusal_of
 
@@ -120,6 +121,7 @@ def message_send(request: PersonRequest, conversation_id: UUID) -> HttpResponse:
         raise Http404 from None
     remark = CHARACTERS_REPLACED if form.was_changed else ""
     if request.htmx:
+        expected_streams.expect(request, reply)
         return show_sent(request, reply, is_appended=form.is_at_leaf, remark=remark)
     if remark:
         messages.info(request, remark)

@@ -13,15 +13,17 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.test import Client
+from django.urls import reverse
 from psycopg_pool import PoolTimeout
 
 from conversations.llm.scripted import Endless, Pause, ScriptedProvider, Step
 from conversations.models import Conversation, Reply, User
+from conversations.views import expected
 from conversations.views import stream as stream_module
 from conversations.views.stream import PATH, stream
 from tests import cast
 
-from .harness import DEADLINE, ReplyTestCase, catalog_of, until, web_process
+from .harness import DEADLINE, MODEL, ReplyTestCase, catalog_of, until, web_process
 
 
 class Viewer:
@@ -64,6 +66,72 @@ def session_of(user: User) -> str:
     client = Client()
     client.force_login(user)
     return client.cookies[settings.SESSION_COOKIE_NAME].value
+
+
+class WhoHasJustSentTests(ReplyTestCase):
+    """A page opens the stream of what it has sent at once: the send knew a moment ago who they are."""
+
+    def send_from_page(self) -> tuple[str, UUID]:
+        """The session, and the reply."""
+        client = Client()
+        client.force_login(self.alice)
+        fields = {"text": "Again?", "key": str(uuid4()), "model": MODEL, "leaf": "", "place": "leaf"}
+        fields["leaf"] = str(Conversation.objects.get().leaf_id)
+        address = reverse("message_send", args=[Conversation.objects.get().pk])
+        response = client.post(address, fields, headers={"HX-Request": "true"})
+        self.assertEqual(response.status_code, 200)
+        return client.cookies[settings.SESSION_COOKIE_NAME].value, Reply.objects.latest("created_at").pk
+
+    async def asked_of_database(self, viewer: Viewer, reply_id: UUID) -> int:
+        """How often who they are is asked for."""
+        find_access = stream_module.find_access
+        with mock.patch.object(stream_module, "find_access", side_effect=find_access) as asked:
+            await viewer.watch(reply_id)
+        return asked.await_count
+
+    async def test_nothing_is_asked_for_once(self) -> None:
+        with catalog_of(ScriptedProvider(["One."], ["Two."])):
+            async with web_process():
+                await self.finished(await self.astart())
+                session, reply_id = await sync_to_async(self.send_from_page)()
+                first, second = Viewer(session), Viewer(session)
+                self.assertEqual(await self.asked_of_database(first, reply_id), 0)
+                self.assertEqual(await self.asked_of_database(second, reply_id), 1)
+        for viewer in (first, second):
+            self.assertEqual((viewer.status, viewer.events[-1][1]["state"]), (200, "complete"))
+
+    async def test_it_says_nothing_of_other_replies_and_sessions(self) -> None:
+        with catalog_of(ScriptedProvider(["One."], ["Two."])):
+            async with web_process():
+                earlier = await self.finished(await self.astart())
+                session, reply_id = await sync_to_async(self.send_from_page)()
+                theirs = await sync_to_async(session_of)(await sync_to_async(cast.charlie)())
+                self.assertEqual(await self.asked_of_database(Viewer(session), earlier.pk), 1)
+                for cookie, status in ((theirs, 404), ("", 401)):
+                    self.assertEqual((await Viewer(cookie).watch(reply_id)).status, status)
+
+    async def test_not_for_long(self) -> None:
+        with catalog_of(ScriptedProvider(["One."], ["Two."])):
+            async with web_process():
+                await self.finished(await self.astart())
+                session, reply_id = await sync_to_async(self.send_from_page)()
+                with mock.patch.object(expected, "KEPT_SECONDS", -1.0):
+                    self.assertEqual(await self.asked_of_database(Viewer(session), reply_id), 1)
+
+    async def test_the_guard_ends_it_like_any_other(self) -> None:
+        with (
+            catalog_of(ScriptedProvider(["One."], [Endless()])),
+            mock.patch.object(stream_module, "HEARTBEAT_SECONDS", 0.1),
+        ):
+            async with web_process():
+                await self.finished(await self.astart())
+                session, reply_id = await sync_to_async(self.send_from_page)()
+                viewer = Viewer(session)
+                watching = asyncio.create_task(viewer.watch(reply_id))
+                await until(lambda: asyncio.sleep(0.01, b"snapshot" in viewer.body))
+                await Session.objects.all().adelete()
+                await asyncio.wait_for(watching, DEADLINE)
+        self.assertNotIn("done", [name for name, _ in viewer.events])
 
 
 class WhoMayWatchTests(ReplyTestCase):
