@@ -10,13 +10,16 @@ from uuid import UUID
 
 from django.utils.safestring import SafeString
 
+from conversations import summaries
 from conversations.markdown import render_markdown, render_user_text
-from conversations.models import Conversation, Message, Reply, ReplyAttempt, ReplyState
+from conversations.models import Conversation, ConversationSummary, Message, Reply, ReplyAttempt, ReplyState
 from conversations.reports import Paid, paid_for
 
 PAGE = 50
 #: What a page shows of one message that a person wrote: a browser takes 4 s to lay out 900,000 lines.
 SHOWN_LINES, SHOWN_CHARACTERS = 2_000, 100_000
+#: A conversation of fewer messages has no summary; of those that one has, the newest are looked at.
+FEWEST_SUMMARISED, MOST_SUMMARIES = 2, 20
 
 
 @dataclass
@@ -33,6 +36,8 @@ class Item:
     is_last: bool = False
     waiting: Reply | None = None  #: the reply to this message of a person, which has not begun
     is_behind: bool = False  #: that reply waits for another one of this conversation
+    summary: ConversationSummary | None = None  #: stands for all up to this message
+    is_summarised: bool = False  #: the model was shown that summary last time
 
     @cached_property
     def html(self) -> SafeString:
@@ -106,6 +111,7 @@ def load_thread(
     if reply is not None and not reply.is_waiting:
         items.append(_without_text(reply))
     _add_receipts(items)
+    _add_summary(items, conversation, end)
     if items and before is None:
         items[-1].is_last = True
     running = conversation.replies.unfinished().first()
@@ -118,6 +124,21 @@ def load_thread(
         running=running,
         is_partial=before is not None,
     )
+
+
+def _add_summary(items: list[Item], conversation: Conversation, leaf_id: UUID | None) -> None:
+    """Mark where the part ends that a summary stands for: the one in use, or the one that is ready."""
+    last = next((item.message for item in reversed(items) if item.message), None)
+    if leaf_id is None or last is None or last.path_messages < FEWEST_SUMMARISED:
+        return
+    found = list(
+        ConversationSummary.objects.of_path(conversation.pk, leaf_id).newest_first()[:MOST_SUMMARIES]
+    )
+    used = summaries.in_use(conversation)
+    summary = next((row for row in found if str(row.pk) == used), found[0] if found else None)
+    for item in items:
+        if summary is not None and item.message is not None and item.message.pk == summary.covers_until_id:
+            item.summary, item.is_summarised = summary, str(summary.pk) == used
 
 
 def load_reply_item(reply: Reply) -> Item:

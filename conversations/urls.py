@@ -16,6 +16,7 @@ from .views import (
     replies,
     search,
     spend,
+    summaries,
 )
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -34,6 +35,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     ),
     path(
         "conversations/<uuid:pk>/settings/", conversations.conversation_settings, name="conversation_settings"
+    ),
+    path(
+        "conversations/<uuid:pk>/summaries/", summaries.conversation_summaries, name="conversation_summaries"
     ),
     path("conversations/<uuid:pk>/context/", context.conversation_context, name="conversation_context"),
     path("conversations/<uuid:pk>/menu/", conversations.conversation_menu, name="conversation_menu"),

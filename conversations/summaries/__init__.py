@@ -9,18 +9,22 @@ from __future__ import annotations
 from . import schedule
 from .forgetting import forget
 from .versions import (
+    EmptySummary,
     NotOnPath,
     SummaryTooLong,
     current,
     edit,
+    in_use,
     most_tokens,
     remove,
     restore,
+    uses_summary,
 )
 from .wanted import OverBudget, end_abandoned, lost, summary_wanted, want, write_wanted
 from .writing import Outcome, write_next
 
 __all__ = [
+    "EmptySummary",
     "NotOnPath",
     "Outcome",
     "OverBudget",
@@ -29,12 +33,14 @@ __all__ = [
     "edit",
     "end_abandoned",
     "forget",
+    "in_use",
     "lost",
     "most_tokens",
     "remove",
     "restore",
     "schedule",
     "summary_wanted",
+    "uses_summary",
     "want",
     "write_next",
     "write_wanted",

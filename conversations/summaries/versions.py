@@ -58,6 +58,16 @@ def in_force(conversation: Conversation) -> SummaryQuerySet:
     return ConversationSummary.objects.of_path(conversation.pk, conversation.leaf_id)
 
 
+def in_use(conversation: Conversation) -> str:
+    """The id of the one that the last request showed; empty without any."""
+    cut = conversation.cut
+    return str(cut.get("summary_id") or "") if isinstance(cut, dict) else ""
+
+
+def uses_summary(conversation: Conversation) -> bool:
+    return policy_of(conversation).uses_summary
+
+
 def policy_of(conversation: Conversation) -> Policy:
     """The numbers of its preset for its model."""
     preset = Preset.stored(conversation.preset)

@@ -227,13 +227,17 @@ def of_reconciliation(compared: dict[str, str], now: float) -> list[Metric]:
 
 
 def of_workers(counters: dict[str, str]) -> list[Metric]:
-    """What the workers count in Redis: `task|name|state` and `titles`."""
+    """What the workers count in Redis: `task|name|state`, `titles` and `summaries`."""
     tasks = CounterMetricFamily("parley_tasks", "Tasks that ended.", labels=["task", "state"])
     for field, value in counters.items():
         name, *labels = field.split("|")
         if name == "task" and len(labels) == 2:
             tasks.add_metric(labels, int(value))
-    return [tasks, counter("titles_written", "Titles written by a model.", int(counters.get("titles", 0)))]
+    return [
+        tasks,
+        counter("titles_written", "Titles written by a model.", int(counters.get("titles", 0))),
+        counter("summaries_written", "Summaries written by a model.", int(counters.get("summaries", 0))),
+    ]
 
 
 def sent_at(message: str | None) -> float | None:

@@ -40,6 +40,7 @@ RULES: dict[str, str] = {
     "conversation_composer": OWNER,
     "conversation_settings": OWNER,
     "conversation_context": OWNER,
+    "conversation_summaries": OWNER,
     "conversation_menu": OWNER,
     "conversation_rename": OWNER,
     "conversation_pin": OWNER,

@@ -115,7 +115,7 @@ class TestWhatIsWritten:
         for number in range(3):
             say(
                 conversation,
-                f"Was ist mit dem Hafen und der Brücke, Teil {number}? Ich will es wissen, und wir haben nicht viel Zeit.",
+                f"Was ist mit dem Hafen und der Brücke, Teil {number}? Ich will es wissen, und wir haben keine Zeit.",
                 "Die Brücke ist nicht fertig, und das ist für den Hafen ein Problem, wie wir es kennen.",
             )
         with summariser([GOOD]) as model:
@@ -370,7 +370,7 @@ class TestMeanwhile:
             return [GOOD]
 
         def _write_too(conversation: Conversation) -> None:
-            found = Message.objects.get(pk=conversation.leaf_id)
+            found = Message.objects.get(pk=conversation.leaf_id or "")
             from conversations.summaries.versions import keep
 
             keep(conversation, text="Another.", covers_until=found, made_from=None)
