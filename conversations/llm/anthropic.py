@@ -27,6 +27,9 @@ from conversations.llm.unicode import TextJoiner
 
 API_VERSION = "2023-06-01"  # 2026-10-21 refuses `temperature` for every model, older ones included
 
+#: Marks for the cache that one request may have.
+MOST_MARKS = 4
+
 _REASONS = {
     "end_turn": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP,
@@ -38,38 +41,33 @@ _REASONS = {
 
 def build_body(request: CompletionRequest) -> dict[str, Any]:
     """The JSON of one call. `max_tokens` is mandatory here, and the system prompt stands apart."""
-    system = [message.content for message in request.messages if message.role == "system"]
+    marked = set(sorted(request.breakpoints)[-MOST_MARKS:])
     messages = [
-        {"role": message.role, "content": message.content}
-        for message in request.messages
-        if message.role != "system"
+        (message.role, _content(message.content, is_marked=place in marked))
+        for place, message in enumerate(request.messages)
     ]
-    if messages and messages[-1]["role"] == "assistant":
+    system = [content for role, content in messages if role == "system"]
+    said = [{"role": role, "content": content} for role, content in messages if role != "system"]
+    if request.messages and request.messages[-1].role == "assistant":
         # White space at the end of an answer to go on from is refused.
-        messages[-1]["content"] = messages[-1]["content"].rstrip()
+        said[-1]["content"] = request.messages[-1].content.rstrip()
     body: dict[str, Any] = {
         "model": request.model_id,
         "max_tokens": request.max_tokens,
-        "messages": messages,
+        "messages": said,
         "stream": True,
     }
     if system:
-        body["system"] = "\n\n".join(system)
-    if request.cache_prompt and messages and messages[-1]["role"] == "user":
-        _mark_for_cache(body)
+        body["system"] = system[0]
     if request.temperature is not None and known_models.lookup(request.model_id).supports_temperature:
         # The page offers 0 to 2, as others take it; Anthropic's scale ends at 1 and more is refused.
         body["temperature"] = min(request.temperature, 1.0)
     return body
 
 
-def _mark_for_cache(body: dict[str, Any]) -> None:
-    """Break points after system prompt and last message: the next turn reads what this one wrote."""
-    mark = {"type": "ephemeral"}
-    if "system" in body:
-        body["system"] = [{"type": "text", "text": body["system"], "cache_control": mark}]
-    last = body["messages"][-1]
-    last["content"] = [{"type": "text", "text": last["content"], "cache_control": mark}]
+def _content(text: str, *, is_marked: bool) -> str | list[dict[str, Any]]:
+    """A text, with a mark up to which the prompt is cached: the next turn reads what this one wrote."""
+    return [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}] if is_marked else text
 
 
 class AnthropicParser:

@@ -31,7 +31,8 @@ _REASONS = {
     "max_tokens": FinishReason.LENGTH,
     "content_filter": FinishReason.FILTERED,
 }
-_OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com", ".services.ai.azure.com")
+_OPENAI_HOST = "api.openai.com"
+_OPENAI_HOSTS = (_OPENAI_HOST, ".openai.azure.com", ".services.ai.azure.com")
 
 
 def build_body(request: CompletionRequest, *, base_url: str) -> dict[str, Any]:
@@ -40,7 +41,8 @@ def build_body(request: CompletionRequest, *, base_url: str) -> dict[str, Any]:
     OpenAI's own hosts refuse `max_tokens` for o* and gpt-5 and later, and take `max_completion_tokens` for
     all; elsewhere `max_tokens` is what everyone knows.
     """
-    own_host = httpx.URL(base_url).host.endswith(_OPENAI_HOSTS)
+    host = httpx.URL(base_url).host
+    own_host = host.endswith(_OPENAI_HOSTS)
     body: dict[str, Any] = {
         "model": request.model_id,
         "messages": [{"role": message.role, "content": message.content} for message in request.messages],
@@ -50,6 +52,9 @@ def build_body(request: CompletionRequest, *, base_url: str) -> dict[str, Any]:
     }
     if request.temperature is not None and known_models.lookup(request.model_id).supports_temperature:
         body["temperature"] = request.temperature
+    if request.cache_key and host == _OPENAI_HOST:
+        # Others refuse what they do not know, or send it on to who does.
+        body["prompt_cache_key"] = request.cache_key
     return body
 
 

@@ -29,7 +29,11 @@ class CompletionRequest:
     messages: tuple[ChatMessage, ...]
     max_tokens: int  #: upper bound of the reply, reasoning included
     temperature: float | None = None  #: 0.0-2.0; left out when None, and for models known to refuse it
-    cache_prompt: bool = False  #: the next turn repeats this prompt: cache it where one must ask (Anthropic)
+    #: Messages, by index, that end a beginning which later requests repeat: marked where one must ask (Anthropic).
+    breakpoints: tuple[int, ...] = ()
+    cache_key: str = (
+        ""  #: the same for requests that begin alike, where a provider brings these together by it
+    )
 
 
 class FinishReason(StrEnum):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 
 from conversations.budgets import Ask
 from conversations.catalog import ModelEntry
-from conversations.context.bound import most_input_tokens
+from conversations.context.bound import NOTHING_BESIDE, Beside, most_input_tokens
 from conversations.context.plan import GO_ON
-from conversations.context.policy import MESSAGE_OVERHEAD, Policy, policy_for
+from conversations.context.policy import Policy
+from conversations.context.presets import CHAT, RANGES, Preset
 from conversations.llm.tokens import (
     COUNTED_AT_ONCE,
     USUAL_MODEL,
@@ -56,21 +61,64 @@ class Allowance:
         return self._counted > self._most
 
 
-def policy_of(entry: ModelEntry, *, reply_tokens: int, share: float = 1.0) -> Policy:
-    """How much of a conversation this model is shown, in `share` of its window."""
-    high_water = settings.LOCAL_HIGH_WATER if entry.is_local else settings.HIGH_WATER
-    window = int(entry.context_window * share)
-    return policy_for(window=window, reply_tokens=reply_tokens, high_water=int(high_water * share))
+def preset_of(chosen: Conversation | Mapping[str, Any]) -> Preset:
+    """What a conversation's model is shown and how it answers: its own preset as far as it can be read.
+
+    The conversation's own columns come before it: its prompt, its temperature, and the length of its replies.
+    """
+    data = chosen.preset if isinstance(chosen, Conversation) else chosen
+    return Preset.stored(data) if data else _usual(settings.HIGH_WATER, settings.DEFAULT_REPLY_TOKENS)
+
+
+@lru_cache(maxsize=8)
+def _usual(high_water: int, reply_tokens: int) -> Preset:
+    return replace(
+        CHAT,
+        high_water=_within("high_water", high_water),
+        reply_tokens=_within("reply_tokens", reply_tokens),
+    )
+
+
+def policy_of(
+    entry: ModelEntry, preset: Preset | None = None, *, reply_tokens: int | None = None, share: float = 1.0
+) -> Policy:
+    """How much of a conversation this model is shown, in `share` of its window.
+
+    `reply_tokens`: what the conversation wishes its replies to have at most, in place of the preset's number.
+    """
+    preset = preset or preset_of({})
+    wish = preset.reply_tokens if reply_tokens is None else reply_tokens
+    high_water = min(preset.high_water, settings.LOCAL_HIGH_WATER if entry.is_local else preset.high_water)
+    if wish != preset.reply_tokens:
+        preset = replace(preset, reply_tokens=_within("reply_tokens", wish))
+    if share < 1.0 and preset.token_budget:
+        preset = replace(preset, token_budget=_within("token_budget", int(preset.token_budget * share)))
+    return preset.policy(
+        window=int(entry.context_window * share),
+        max_output=min(entry.max_output, max(wish, 1)),
+        model=entry.id,
+        high_water=int(high_water * share),
+    )
+
+
+def _within(name: str, value: int) -> int:
+    allowed = RANGES[name]
+    return int(min(max(value, allowed.least), allowed.most))
+
+
+def policy_in(conversation: Conversation, entry: ModelEntry) -> Policy:
+    """How much of this conversation a model is shown, and what it may write."""
+    return policy_of(entry, preset_of(conversation), reply_tokens=conversation.reply_tokens)
 
 
 def reply_tokens(conversation: Conversation, entry: ModelEntry) -> int:
-    """The bound of a reply: the conversation's wish, a quarter of the model's window, the model's own maximum."""
-    wish = conversation.reply_tokens or settings.DEFAULT_REPLY_TOKENS
-    return max(1, min(wish, entry.context_window // 4, entry.max_output))
+    """The bound of a reply: the conversation's wish, a quarter of its budget or window, the model's own maximum."""
+    return policy_in(conversation, entry).reply_tokens
 
 
 def ask_before(
     entry: ModelEntry,
+    policy: Policy,
     *,
     user_id: int,
     conversation_id: UUID | None,
@@ -81,21 +129,25 @@ def ask_before(
     path_messages: int,
     question_tokens: int,
     continued: str = "",
+    beside: Beside = NOTHING_BESIDE,
 ) -> Ask:
     """What a reply needs before its request is planned: it can only turn out smaller. Raises NoPrice.
 
     `earlier_tokens` are those kept of all messages before the question, `question_tokens` its own for this model;
-    `path_messages` counts it, too.
+    `path_messages` counts it, too. `beside` has sums of kept tokens.
     """
+    count = partial(count_tokens, model_id=entry.model_id)
     # Each message is rounded up by itself when the request is planned.
     earlier = scaled(earlier_tokens, entry.model_id) + max(path_messages - 1, 0)
-    begun = count_tokens(continued + GO_ON, entry.model_id) + 2 * MESSAGE_OVERHEAD if continued else 0
     most = most_input_tokens(
-        policy_of(entry, reply_tokens=max_tokens),
-        system_tokens=count_tokens(system_prompt, entry.model_id) + begun if system_prompt else begun,
+        policy,
+        system_tokens=count(system_prompt) if system_prompt.strip() else 0,
         path_tokens=earlier + question_tokens,
         path_messages=path_messages,
         question_tokens=question_tokens,
+        begun_tokens=count(continued + GO_ON) + 2 * policy.message_overhead if continued else 0,
+        beside=_read_by(entry, beside),
+        count_tokens=count,
     )
     return Ask(
         user_id=user_id,
@@ -107,4 +159,16 @@ def ask_before(
         price=entry.known_price(),
         input_tokens=most,
         max_tokens=max_tokens,
+    )
+
+
+def _read_by(entry: ModelEntry, beside: Beside) -> Beside:
+    """The same in tokens of this model, each line rounded up by itself."""
+    if not beside.lines and not beside.summary_tokens:
+        return beside
+    return replace(
+        beside,
+        line_tokens=scaled(beside.line_tokens, entry.model_id) + beside.lines,
+        constraint_tokens=scaled(beside.constraint_tokens, entry.model_id) + beside.constraints,
+        summary_tokens=scaled(beside.summary_tokens, entry.model_id),
     )

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from conversations.budgets import Ask, Quote, Room, quote_in
 from conversations.catalog import ModelEntry, load_catalog
+from conversations.context.bound import NOTHING_BESIDE, Beside
 from conversations.llm.tokens import COUNTED_AT_ONCE, count_tokens, scaled
 from conversations.models import Conversation
 
-from .bounds import ask_before, reply_tokens
+from .bounds import ask_before, policy_in
 
 #: A longer draft is counted in so many pieces of it, and the rest as the densest of them. Characters.
 PIECES = 5
@@ -45,21 +46,25 @@ class Prospect:
     words: Words | None = None  #: the question; None: it is stored
     question_tokens: int = 0  #: kept of a stored question
     continued: str = ""
+    beside: Beside = NOTHING_BESIDE
 
     def ask(self, entry: ModelEntry, *, reply_id: UUID | None = None) -> Ask:
         """What a hold would be asked to cover. Raises NoPrice."""
         stored = scaled(self.question_tokens, entry.model_id)
+        policy = policy_in(self.conversation, entry)
         return ask_before(
             entry,
+            policy,
             user_id=self.user_id,
             conversation_id=self.conversation.pk,
             reply_id=reply_id,
-            max_tokens=reply_tokens(self.conversation, entry),
+            max_tokens=policy.reply_tokens,
             system_prompt=self.conversation.system_prompt,
             earlier_tokens=self.earlier_tokens,
             path_messages=self.path_messages + (self.words is not None),
             question_tokens=stored if self.words is None else self.words.tokens(entry.model_id),
             continued=self.continued,
+            beside=self.beside,
         )
 
 

@@ -16,7 +16,7 @@ from conversations.llm.types import Usage
 from conversations.models import ReplyState
 from conversations.text import utf16_length, utf16_suffix
 
-from .store import Outcome, ReplyStore
+from .store import Outcome, ReplyStore, discarded
 from .telemetry import reply_ended
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ async def _end(store: ReplyStore, client: Redis, row: dict[str, Any], patient_un
         error_code="" if state == ReplyState.STOPPED else "ProcessDied",
         first_token_at=row["first_token_at"],
     )
+    if row["is_discarded"]:
+        outcome = discarded(outcome)
     if await store.finish(reply_id=row["id"], epoch=row["epoch"], model=row["model"], outcome=outcome):
         reply_ended(reply_id=row["id"], model=row["model"], outcome=outcome)
 

@@ -17,28 +17,13 @@ from django.db import connections
 
 from conversations.budgets import Ask, BudgetRefused
 from conversations.catalog import Catalog, ModelEntry, UnknownModel, kept_catalog, load_catalog
-from conversations.context.plan import (
-    ContextPlan,
-    Continuation,
-    HistoryMessage,
-    NothingToAnswer,
-    plan_context,
-)
+from conversations.context.plan import ContextPlan, DoesNotFit, NothingToAnswer
 from conversations.crash_points import crash_point
 from conversations.database import DATABASE_AWAY
 from conversations.gate import Passage, retry_delay
 from conversations.journal import Kind
-from conversations.llm import known_models
 from conversations.llm.errors import ContextLengthExceeded, InvalidResponse, LLMError, has_refused
-from conversations.llm.tokens import (
-    COUNTED_AT_ONCE,
-    USUAL_MODEL,
-    count_tokens,
-    count_tokens_aside,
-    is_scaled,
-    recounted,
-    scaled,
-)
+from conversations.llm.tokens import USUAL_MODEL, count_tokens_aside, is_scaled, scaled
 from conversations.llm.types import (
     CompletionRequest,
     Finish,
@@ -54,12 +39,13 @@ from conversations.prices import NoPrice
 from conversations.providers import provider_for
 from conversations.text import utf16_length
 
-from .bounds import Allowance, policy_of
+from .bounds import Allowance
+from .context import Requests, Sent
 from .payment import purpose_of
 from .running import Ending, RunningReply, joined
 from .signals import reply_finished
 from .status import asking_another, trying_again, trying_with_less
-from .store import Ended, LeaseLost, Outcome, Said
+from .store import Ended, LeaseLost, Outcome, discarded
 from .telemetry import provider_failed, reply_ended
 
 if TYPE_CHECKING:
@@ -79,8 +65,9 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
     claimed = await runtime.store.claim(reply_id, runtime.name)
     if claimed is None:
         return
-    claim, history = claimed
-    del claimed  # what was said is not kept for as long as its answer takes
+    claim, known = claimed
+    requests = Requests(claim, known, runtime.pool)
+    del claimed, known  # what was said is not kept for as long as its answer takes
     crash_point("between_claim_and_plan")
     running = RunningReply(claim)
     if claim.stop_requested:
@@ -90,8 +77,7 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
     runtime.running[reply_id] = running
     ended: Ended | None = None
     try:
-        answer = Answer(runtime, running, history)
-        del history
+        answer = Answer(runtime, running, requests)
         outcome = await answer.run()
         ended = await answer.finish(outcome)
         if ended is not None:
@@ -109,6 +95,7 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
                 conversation_id=claim.conversation_id,
                 state=outcome.state,
                 is_unnamed=claim.is_unnamed,
+                compaction_due=answer.compaction_is_due(outcome),
             )
             if ended.has_waiting:
                 await runtime.release_waiting(claim.user_id)
@@ -124,13 +111,13 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
 class Answer:
     """A running reply from its first attempt to its end."""
 
-    def __init__(self, runtime: ReplyRuntime, running: RunningReply, history: list[Said]) -> None:
+    def __init__(self, runtime: ReplyRuntime, running: RunningReply, requests: Requests) -> None:
         self.runtime = runtime
         self.running = running
-        self.history = history  #: the path to the question, for as long as another request may be planned
+        self.requests = requests
         self.claim = running.claim
         self.entry: ModelEntry | None = None
-        self.plan: ContextPlan | None = None
+        self.sent: Sent | None = None  #: the last request
         self.attempt_id: UUID | None = None
         self.attempts = running.claim.attempts
         self.called_at: datetime | None = None  #: when the last attempt was begun
@@ -157,8 +144,8 @@ class Answer:
             error_code, error_detail = "NoPrice", error.sentence
         except UnknownModel as error:
             error_code, error_detail = "UnknownModel", str(error)
-        except NothingToAnswer:
-            error_code = "NothingToAnswer"
+        except (NothingToAnswer, DoesNotFit) as error:
+            error_code = type(error).__name__
         except Exception as error:
             # The message of an unexpected error may hold a prompt: its kind and place must do.
             error_code = "InternalError"
@@ -178,24 +165,28 @@ class Answer:
 
     async def _call(self, entry: ModelEntry) -> None:
         async with self.runtime.gate.pass_(entry) as passage:
-            self.plan = await self._plan(entry)
-            self.attempts += 1
-            self.attempt_id = new_id()
-            self.running.prompt = None
-            self.called_at = None
-            self.max_tokens = await self._patiently(
-                partial(
-                    self.runtime.store.begin_attempt,
-                    self.claim,
-                    self.attempt_id,
-                    number=self.attempts,
-                    manifest=self.plan.manifest(),
-                    ask=self._ask(entry, self.plan, self.attempt_id),
-                )
+            await self._consume(provider_for(entry), await self._request(entry), passage)
+
+    async def _request(self, entry: ModelEntry) -> CompletionRequest:
+        """Plan the request and put the call on record, with the hold that pays for it."""
+        plan = await self.requests.plan(entry, share=self.window_share)
+        self.sent = Sent.of(plan)
+        self.attempts += 1
+        self.attempt_id = new_id()
+        self.running.prompt = None
+        self.called_at = None
+        self.max_tokens = await self._patiently(
+            partial(
+                self.runtime.store.begin_attempt,
+                self.claim,
+                self.attempt_id,
+                number=self.attempts,
+                manifest=self.requests.manifest(plan),
+                ask=self._ask(entry, plan, self.attempt_id),
             )
-            self.called_at = datetime.now(UTC)
-            request = self._request(entry, self.plan, self.max_tokens)
-            await self._consume(provider_for(entry), request, passage)
+        )
+        self.called_at = datetime.now(UTC)
+        return self.requests.request(entry, plan, self.max_tokens)
 
     def _ask(self, entry: ModelEntry, plan: ContextPlan, attempt_id: UUID) -> Ask:
         """What this attempt costs at most. Raises NoPrice."""
@@ -210,7 +201,7 @@ class Answer:
             model=entry.id,
             price=entry.known_price(),
             input_tokens=plan.input_tokens,
-            max_tokens=min(claim.max_tokens, entry.max_output),
+            max_tokens=min(claim.max_tokens, plan.policy.reply_tokens),
         )
 
     async def _until_ended(self, work: Coroutine[Any, Any, None]) -> None:
@@ -289,39 +280,11 @@ class Answer:
         if seconds > 0:
             await self._until_ended(asyncio.sleep(seconds))
 
-    def _request(self, entry: ModelEntry, plan: ContextPlan, max_tokens: int) -> CompletionRequest:
-        return CompletionRequest(
-            model_id=entry.model_id,
-            messages=plan.messages,
-            max_tokens=max_tokens,
-            temperature=self.claim.temperature if entry.supports_temperature else None,
-            cache_prompt=True,
-        )
-
     async def _catalog(self) -> Catalog:
         catalog = kept_catalog()
         if catalog is not None:
             return catalog
         return await self._patiently(partial(asyncio.to_thread, _load_catalog))
-
-    async def _plan(self, entry: ModelEntry) -> ContextPlan:
-        policy = policy_of(entry, reply_tokens=self.claim.max_tokens, share=self.window_share)
-        said = self.history
-        text = self.claim.continued_text
-        prefill = known_models.lookup(entry.model_id).supports_prefill
-
-        def plan() -> ContextPlan:
-            return plan_context(
-                system_prompt=self.claim.system_prompt,
-                history=[_as_history(each, entry.model_id) for each in said],
-                policy=policy,
-                count_tokens=lambda text: count_tokens(text, entry.model_id),
-                continuation=Continuation(text=text, prefill=prefill) if text else None,
-            )
-
-        # Only an excerpt of a very long message takes long to find, and what has to be counted anew.
-        is_long = len(said[-1].content) + len(self.claim.system_prompt) + len(text) > COUNTED_AT_ONCE
-        return await asyncio.to_thread(plan) if is_long or not is_scaled(entry.model_id) else plan()
 
     def _begin_with(self, text: str) -> None:
         """A reply that goes on from a text begins with it, for its viewers and in the end."""
@@ -361,15 +324,9 @@ class Answer:
             crash_point("before_first_delta")
             running.first_token_at = datetime.now(UTC)
             running.status = ""
-            self._let_go()
+            self.requests.forget()
         self._append(text, at_once=is_first)
         crash_point("mid_stream")
-
-    def _let_go(self) -> None:
-        """Forget what only another request would need: none is made after the first words."""
-        self.history = []
-        if self.plan is not None:
-            self.plan = replace(self.plan, messages=(), sections=(), pieces=(), left_out=())
 
     def _append(self, text: str, *, at_once: bool = False) -> None:
         running = self.running
@@ -404,13 +361,13 @@ class Answer:
             else await count_tokens_aside(written, self._model_id)
         )
         usage = finish.usage if finish else None
-        return Outcome(
+        outcome = Outcome(
             state=state,
             text=text,
             reasoning=joined(running.thoughts),
             token_count=counted,
             finish_reason=finish.reason if finish else "",
-            input_tokens=usage.input_tokens if usage else self.plan.input_tokens if self.plan else None,
+            input_tokens=usage.input_tokens if usage else self.sent.input_tokens if self.sent else None,
             cached_tokens=usage.cached_tokens if usage else None,
             output_tokens=usage.output_tokens if usage else output_tokens,
             reasoning_tokens=usage.reasoning_tokens if usage else None,
@@ -420,10 +377,11 @@ class Answer:
             error_detail=error_detail,
             first_token_at=running.first_token_at,
         )
+        return discarded(outcome) if self.claim.preset.on_stream_failure == "discard" else outcome
 
     async def _billed(self, output_tokens: int) -> Usage | None:
         """What the provider is taken to bill although it has not said so. None: it has refused, or was not called."""
-        if self.attempt_id is None or self.plan is None:
+        if self.attempt_id is None or self.sent is None:
             return None
         if has_refused(self.failure, has_output=self.running.has_output):
             return None
@@ -437,8 +395,8 @@ class Answer:
 
     def _unreported(self, output_tokens: int) -> Usage:
         """The whole prompt, by our own count if the provider has not said it; what has come, and what it kept back."""
-        assert self.plan is not None
-        prompt = self.running.prompt or Usage(input_tokens=self.plan.input_tokens)
+        assert self.sent is not None
+        prompt = self.running.prompt or Usage(input_tokens=self.sent.input_tokens)
         unseen = min(self._unseen_thoughts(), max(self.max_tokens - output_tokens, 0))
         return replace(prompt, output_tokens=output_tokens + unseen, reasoning_tokens=unseen)
 
@@ -461,9 +419,14 @@ class Answer:
                 outcome=outcome,
                 model=self.entry.id if self.entry else self.claim.model,
                 attempt_id=self.attempt_id,
-                cut=self.plan.cut if self.plan else None,
+                cut=self.sent.cut if self.sent else None,
+                compaction_due=self.compaction_is_due(outcome),
             )
         )
+
+    def compaction_is_due(self, outcome: Outcome) -> bool:
+        """Whether the next summary should be written now: the last request was long, and something came of it."""
+        return self.sent is not None and self.sent.compaction_due and bool(outcome.text)
 
     async def _patiently(self, statement: Callable[[], Awaitable[T]]) -> T:
         """Run a statement that may run twice, as often as it takes while the database is away or has no place."""
@@ -484,17 +447,6 @@ def _load_catalog() -> Catalog:
         return load_catalog()
     finally:
         connections.close_all()
-
-
-def _as_history(said: Said, model_id: str) -> HistoryMessage:
-    """A message with its tokens for the model that is to read it now."""
-    return HistoryMessage(
-        id=said.id,
-        role=said.role,
-        content=said.content,
-        tokens=recounted(said.content, said.tokens, model_id),
-        is_set_aside=said.is_set_aside,
-    )
 
 
 def _where(error: BaseException) -> str:

@@ -10,7 +10,8 @@ from enum import StrEnum
 from conversations.journal import Entry, Kind
 from conversations.llm.types import Finish, Usage
 
-from .store import Checkpoint, Claim
+from .claims import Claim
+from .store import Checkpoint
 
 
 class Ending(StrEnum):

@@ -17,6 +17,7 @@ from psycopg.rows import tuple_row
 
 from conversations.budgets import BudgetRefused, Room, reserve, void
 from conversations.catalog import ModelEntry, UnknownModel, load_catalog
+from conversations.context.bound import Beside
 from conversations.crash_points import crash_point
 from conversations.database import plain_cursor
 from conversations.llm.tokens import kept_tokens, scaled
@@ -26,7 +27,7 @@ from conversations.text import clean_text
 from conversations.titles import first_words
 
 from . import statements
-from .bounds import ask_before, reply_tokens
+from .bounds import ask_before, policy_in, reply_tokens
 from .quoting import Offer, Prospect, Words, offers
 from .runtime import current_runtime
 from .statements import Standing, count_running, lock_sender, read_standing
@@ -256,8 +257,8 @@ def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: di
     question = _question(conversation, None, text)
     conversation.leaf = question
     reply = _reply(user, conversation, question, draft, entry, None, state=_turn(count_running(user.pk)))
-    statements.write(statements.BEGIN, reply)
-    _hold(reply, entry, text)
+    beside = statements.write(statements.BEGIN, reply)
+    _hold(reply, entry, beside, text)
     return reply
 
 
@@ -274,7 +275,7 @@ def _send(user: User, conversation_id: UUID, draft: Draft) -> Reply:
     question = _question(conversation, parent_id, text)
     reply = _reply(user, conversation, question, draft, entry, conversation_id, state=state)
     statements.write(statements.ASK_BEHIND if found.is_busy else statements.ASK, reply)
-    _hold(reply, entry, text)
+    _hold(reply, entry, found.beside, text)
     if not found.is_busy:
         conversation.leaf, conversation.model = question, entry.id
     return reply
@@ -318,7 +319,7 @@ def _answer_again(reply: Reply, draft: Draft, continues: Message | None) -> Repl
     again = _reply(reply.user, conversation, question, draft, entry, conversation.pk, state=state)
     again.continues = continues
     statements.write(statements.ASK_AGAIN, again)
-    _hold(again, entry)
+    _hold(again, entry, found.beside)
     conversation.leaf, conversation.model = question, entry.id
     return again
 
@@ -384,7 +385,7 @@ def _reply(
     )
 
 
-def _hold(reply: Reply, entry: ModelEntry, text: str | None = None) -> None:
+def _hold(reply: Reply, entry: ModelEntry, beside: Beside, text: str | None = None) -> None:
     """Hold what a reply that begins now can cost; its answer is shortened to what fits. Raises NoMoney.
 
     `text`: of a question that is new.
@@ -396,6 +397,7 @@ def _hold(reply: Reply, entry: ModelEntry, text: str | None = None) -> None:
     conversation, question = reply.conversation, reply.question
     ask = ask_before(
         entry,
+        policy_in(conversation, entry),
         user_id=reply.user_id,
         conversation_id=conversation.pk,
         reply_id=reply.pk,
@@ -405,20 +407,21 @@ def _hold(reply: Reply, entry: ModelEntry, text: str | None = None) -> None:
         path_messages=question.path_messages,
         question_tokens=scaled(question.token_count, entry.model_id),
         continued=reply.continues.content if reply.continues else "",
+        beside=beside,
     )
     crash_point("before_hold")
     try:
         with plain_cursor(tuple_row) as cursor:
             held = reserve(cursor, ask)
     except BudgetRefused as refused:
-        raise NoMoney(refused, entry, _prospect(reply, text)) from None
+        raise NoMoney(refused, entry, _prospect(reply, text, beside)) from None
     crash_point("after_hold")
     reply.held = held.amount if held is not None else 0
     if held is not None and held.shrunk:
         statements.shorten(reply, held.max_tokens)
 
 
-def _prospect(reply: Reply, text: str | None) -> Prospect:
+def _prospect(reply: Reply, text: str | None, beside: Beside) -> Prospect:
     """What was asked for in vain, to be asked of another model. That counts the tokens of a new question anew."""
     question, is_new = reply.question, text is not None
     return Prospect(
@@ -429,6 +432,7 @@ def _prospect(reply: Reply, text: str | None) -> Prospect:
         words=None if text is None else Words(text=text),
         question_tokens=question.token_count,
         continued=reply.continues.content if reply.continues else "",
+        beside=beside,
     )
 
 

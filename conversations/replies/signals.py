@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.dispatch import Signal
 
-#: Sent on the event loop after a reply's end is committed, with `conversation_id: UUID`, `state: str` and
-#: `is_unnamed: bool` (the conversation has no title yet). Receivers only hand work on, and never wait.
+#: Sent on the event loop after a reply's end is committed, with `conversation_id: UUID`, `state: str`,
+#: `is_unnamed: bool` (the conversation has no title yet) and `compaction_due: bool` (its next summary and memory lines
+#: are wanted now). Receivers only hand work on, and never wait.
 reply_finished = Signal()

@@ -5,6 +5,7 @@ Each runs inside `transaction.atomic()` on Django's connection, so that the ORM 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from django.db.models import Model
 from psycopg.rows import class_row, scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from conversations.context.bound import NOTHING_BESIDE, Beside
 from conversations.database import plain_cursor
 from conversations.llm.embeddings import as_sql, embed
 from conversations.models import Conversation, Reply
@@ -31,14 +33,24 @@ class Standing:
     leaf_id: UUID | None
     leaf_role: str | None
     leaf_parent_id: UUID | None
+    preset: str  #: JSON
     is_busy: bool  #: a reply is on its way in it, or waits to be
     running: int  #: replies of its owner that are on their way, here and elsewhere
+    told: list[int]  #: sums of what is remembered: see `TOLD`
+    summary_tokens: int
+    inserts: int
+    was_cut: bool
 
     @property
     def conversation(self) -> Conversation:
         """As the ORM has it, which reads the other columns when they are asked for."""
         names = ("id", "title", "model", "system_prompt", "temperature", "reply_tokens", "leaf_id")
-        return Conversation.from_db("default", names, [getattr(self, name) for name in names])
+        values = [getattr(self, name) for name in names]
+        return Conversation.from_db("default", (*names, "preset"), [*values, json.loads(self.preset)])
+
+    @property
+    def beside(self) -> Beside:
+        return _beside(self.told, self.summary_tokens, self.inserts, self.was_cut)
 
 
 # A statement of its own: the next one must see what the send before this one has committed.
@@ -46,9 +58,47 @@ LOCK_SENDER = "SELECT FROM users WHERE id = %s FOR NO KEY UPDATE"
 
 RUNNING = "SELECT count(*) FROM replies WHERE user_id = %(user)s AND state IN ('queued', 'running')"
 
+_LINE = """
+SELECT CASE WHEN i.token_count = 0 THEN octet_length(i.text) ELSE i.token_count END AS tokens,
+    i.is_pinned OR i.kind = 'constraint' AS is_constraint
+FROM memory_items i WHERE i.user_id = %(user)s
+"""
+
+
+def _told(lines: str) -> str:
+    return f"""(
+        SELECT ARRAY[count(*), coalesce(sum(tokens), 0), count(*) FILTER (WHERE is_constraint),
+            coalesce(sum(tokens) FILTER (WHERE is_constraint), 0)] FROM ({lines}) AS line
+    )"""
+
+
+#: What is remembered and may be told in any conversation: lines, their tokens, and both of those that are always told.
+_OF_PERSON = f"""
+{_LINE} AND i.state = 'active' AND i.scope = 'person' AND (SELECT is_remembering FROM users WHERE id = %(user)s)
+"""
+TOLD = _told(_OF_PERSON)
+#: The same for a conversation `c`: what was said in it, and what is superseded of what the last request showed.
+TOLD_IN = _told(f"""
+{_LINE} AND i.state = 'active' AND (i.conversation_id = c.id
+    OR i.scope = 'person' AND (SELECT is_remembering FROM users WHERE id = %(user)s))
+UNION ALL
+{_LINE} AND i.state = 'superseded' AND i.id = ANY (ARRAY(
+    SELECT jsonb_path_query(c.cut, '$.**{{0 to 2}}.memory[*]') #>> '{{}}')::uuid[])
+""")
+#: What a request in it may show beside the path and what is remembered.
+_BESIDE = f"""
+{TOLD_IN} AS told,
+coalesce((SELECT max(CASE WHEN s.token_count = 0 THEN octet_length(s.summary) ELSE s.token_count END)
+    FROM conversation_summaries s WHERE s.conversation_id = c.id AND s.state = 'in_force'), 0) AS summary_tokens,
+coalesce(jsonb_array_length(c.cut->'inserts'), 0) AS inserts,
+EXISTS (SELECT FROM messages m WHERE m.id = (c.cut->>'first_message_id')::uuid AND m.parent_id IS NOT NULL) AS was_cut
+"""
+BESIDE = f"SELECT {_BESIDE} FROM conversations c WHERE c.id = %(conversation)s AND c.user_id = %(user)s"
+
 # Each state is asked for as one of the partial indexes has it: a conversation may have thousands of replies.
 STANDING = f"""
 SELECT c.id, c.title, c.model, c.system_prompt, c.temperature, c.reply_tokens, c.leaf_id,
+    c.preset::text AS preset, {_BESIDE},
     leaf.role AS leaf_role, leaf.parent_id AS leaf_parent_id, ({RUNNING}) AS running,
     EXISTS (SELECT FROM replies r WHERE r.conversation_id = c.id AND r.state IN ('queued', 'running'))
         OR EXISTS (SELECT FROM replies r WHERE r.user_id = c.user_id AND r.state = 'waiting'
@@ -94,7 +144,7 @@ _ASKED = f"""asked AS (
     FROM asked WHERE branch_id IS NOT NULL
 )"""
 _RETURNING = "RETURNING (SELECT path_tokens FROM asked), (SELECT path_messages FROM asked)"
-BEGIN = f"WITH begun AS ({CONVERSATION}), {_ASKED} {REPLY} {_RETURNING}"
+BEGIN = f"WITH begun AS ({CONVERSATION}), {_ASKED} {REPLY} {_RETURNING}, {TOLD}"
 ASK = f"WITH {_ASKED}, shown AS ({LEAF}) {REPLY} {_RETURNING}"
 ASK_BEHIND = f"WITH {_ASKED} {REPLY} {_RETURNING}"
 ASK_AGAIN = f"""
@@ -125,8 +175,32 @@ def read_standing(user_id: int, conversation_id: UUID) -> Standing:
     return found
 
 
-def write(statement: str, reply: Reply) -> None:
-    """Save a new reply, and what the statement saves with it. Raises IntegrityError: its key was used, for one."""
+def read_beside(user_id: int, conversation_id: UUID | None) -> Beside:
+    """What a request may show beside the path, in a conversation of this person's or in one that is yet to begin."""
+    with plain_cursor(tuple_row) as cursor:
+        values = {"user": user_id, "conversation": conversation_id}
+        found = cursor.execute(BESIDE if conversation_id else f"SELECT {TOLD}", values).fetchone()
+    return NOTHING_BESIDE if found is None else _beside(*found)
+
+
+def _beside(told: list[int], summary_tokens: int = 0, inserts: int = 0, was_cut: bool = False) -> Beside:
+    lines, line_tokens, constraints, constraint_tokens = map(int, told)
+    return Beside(
+        lines=lines,
+        line_tokens=line_tokens,
+        constraints=constraints,
+        constraint_tokens=constraint_tokens,
+        summary_tokens=summary_tokens,
+        inserts=inserts,
+        was_cut=was_cut,
+    )
+
+
+def write(statement: str, reply: Reply) -> Beside:
+    """Save a new reply, and what the statement saves with it. Raises IntegrityError: its key was used, for one.
+
+    Returns what is remembered of its owner, where the conversation begins with it.
+    """
     conversation, question = reply.conversation, reply.question
     values: dict[str, Any] = {
         "user": reply.user_id,
@@ -158,9 +232,10 @@ def write(statement: str, reply: Reply) -> None:
     with plain_cursor(tuple_row) as cursor:
         found = cursor.execute(statement, values).fetchone()
     assert found is not None
-    question.path_tokens, question.path_messages = found
+    question.path_tokens, question.path_messages, *told = found
     for row in (conversation, question, reply):
         _is_stored(row)
+    return _beside(*told) if told else NOTHING_BESIDE
 
 
 def shorten(reply: Reply, max_tokens: int) -> None:

@@ -6,9 +6,9 @@ Every write after the claim carries the epoch, so that a runner whose lease has 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -22,8 +22,10 @@ from conversations.crash_points import crash_point
 from conversations.database import Pool
 from conversations.llm.embeddings import as_sql, embed_aside
 from conversations.llm.types import Usage
+from conversations.models import ReplyState
 from conversations.models.fields import new_id
 
+from .claims import CLAIM, Claim, Known, claim_values, read_claim
 from .payment import release_unused, resolve, settle_up
 from .statements import LOCK_SENDER
 
@@ -33,37 +35,6 @@ RECOVERY_LEASE = 10
 
 class LeaseLost(Exception):
     """Another process has taken this reply: whoever reads this must stop and write nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What a runner knows of the reply that it has just claimed."""
-
-    reply_id: UUID
-    epoch: int
-    conversation_id: UUID
-    question_id: UUID
-    model: str
-    temperature: float | None
-    max_tokens: int
-    system_prompt: str
-    context_start: UUID | None
-    is_unnamed: bool
-    user_id: int
-    fallback_model: str
-    continued_text: str  #: the cut-off text that this reply goes on from, or nothing
-    attempts: int
-    stop_requested: bool
-
-
-class Said(NamedTuple):
-    """A message on the path to the question, as it is stored."""
-
-    id: UUID
-    role: Literal["user", "assistant"]
-    content: str
-    tokens: int  #: in the usual vocabulary: see `llm.tokens.kept_tokens`
-    is_set_aside: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,44 +68,19 @@ class Outcome:
     first_token_at: datetime | None = None
 
 
+def discarded(outcome: Outcome) -> Outcome:
+    """A reply that was cut off where its preset keeps no part of one: failed, whatever it was charged."""
+    if outcome.state != ReplyState.INTERRUPTED:
+        return outcome
+    return replace(outcome, state=ReplyState.FAILED, text="", reasoning="", token_count=0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ended:
     """What follows from the end of a reply."""
 
     has_waiting: bool  #: another reply of this person waits for its turn
 
-
-#: In one round trip and one row: every reply begins with it. It must be on the disk before it is believed: a claim that
-#: PostgreSQL lost with its process would be made again with the same epoch, and two runners would both be right.
-CLAIM = """
-WITH RECURSIVE claimed AS (
-    UPDATE replies r SET state = 'running', epoch = r.epoch + 1, runner = %(runner)s,
-        started_at = coalesce(r.started_at, now()), lease_expires_at = now() + %(lease)s * interval '1 s'
-    FROM conversations c JOIN users u ON u.id = c.user_id
-    WHERE r.id = %(id)s AND r.state = 'queued' AND c.id = r.conversation_id
-    RETURNING r.id AS reply_id, r.epoch, r.conversation_id, r.question_id, r.model, r.temperature, r.max_tokens,
-        r.continues_id, c.system_prompt, (c.cut->>'first_message_id')::uuid AS context_start,
-        c.title_source = 'default' AS is_unnamed, r.user_id,
-        u.fallback_model, (SELECT count(*) FROM reply_attempts a WHERE a.reply_id = r.id)::int AS attempts,
-        r.stop_requested_at IS NOT NULL AS stop_requested
-), path AS (
-    SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.is_set_aside, 1 AS step, m.token_count AS total
-    FROM messages m JOIN claimed c ON m.id = c.question_id
-    UNION ALL
-    SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.is_set_aside, path.step + 1,
-        path.total + m.token_count
-    FROM path JOIN messages m ON m.id = path.parent_id
-    WHERE path.id IS DISTINCT FROM (SELECT context_start FROM claimed) AND path.total <= %(max_tokens)s
-        AND path.step < 2000
-)
-SELECT c.reply_id, c.epoch, c.conversation_id, c.question_id, c.model, c.temperature, c.max_tokens, c.system_prompt,
-    c.context_start, c.is_unnamed, c.user_id, c.fallback_model, c.attempts, c.stop_requested,
-    coalesce((SELECT content FROM messages m WHERE m.id = c.continues_id), '') AS continued_text,
-    (
-        SELECT json_agg(json_build_array(id, role, content, token_count, is_set_aside) ORDER BY step DESC) FROM path
-    ) AS history
-FROM claimed c
-"""
 
 FINISH = """
 WITH ended AS (
@@ -169,7 +115,9 @@ WITH ended AS (
 UPDATE conversations c SET last_updated = now(),
     leaf_id = CASE WHEN c.leaf_id = ended.question_id AND %(text)s <> '' THEN %(answer)s::uuid
         ELSE c.leaf_id END,
-    cut = coalesce(%(cut)s::jsonb, c.cut), cut_at = CASE WHEN %(cut)s::jsonb IS NULL THEN c.cut_at ELSE now() END
+    cut = coalesce(%(cut)s::jsonb, c.cut), cut_at = CASE WHEN %(cut)s::jsonb IS NULL THEN c.cut_at ELSE now() END,
+    compaction_due_at = CASE WHEN %(compaction_due)s THEN coalesce(c.compaction_due_at, now())
+        ELSE c.compaction_due_at END
 FROM ended WHERE c.id = ended.conversation_id
 RETURNING EXISTS (SELECT FROM replies w WHERE w.user_id = c.user_id AND w.state = 'waiting') AS has_waiting,
     c.user_id, c.id AS conversation_id, (SELECT id FROM attempt) AS attempt_id,
@@ -214,19 +162,10 @@ class ReplyStore:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
-    async def claim(self, reply_id: UUID, runner: str) -> tuple[Claim, list[Said]] | None:
-        """Take a queued reply; None when somebody else has it, or it is over.
-
-        With it comes what was said: the path up to the question, oldest first, from where the last request began, as
-        many messages as a request may hold of any model, and one more.
-        """
-        most = max(settings.HIGH_WATER, settings.LOCAL_HIGH_WATER)
-        values = {"id": reply_id, "runner": runner, "lease": settings.REPLY_LEASE, "max_tokens": most}
-        row = await self._one(CLAIM, values)
-        if row is None:
-            return None
-        history = [Said(UUID(pk), *rest) for pk, *rest in row.pop("history")]
-        return Claim(**row), history
+    async def claim(self, reply_id: UUID, runner: str) -> tuple[Claim, Known] | None:
+        """Take a queued reply, with all that its requests are made of; None: somebody else has it, or it is over."""
+        row = await self._one(CLAIM, claim_values(reply_id, runner))
+        return None if row is None else read_claim(row)
 
     async def begin_attempt(
         self, claim: Claim, attempt_id: UUID, *, number: int, manifest: dict[str, Any], ask: Ask
@@ -310,10 +249,12 @@ class ReplyStore:
         model: str,
         attempt_id: UUID | None = None,
         cut: Cut | None = None,
+        compaction_due: bool = False,
     ) -> Ended | None:
         """End a reply in one transaction: the answer, the attempt, the state, the money. None: it was not ours to end.
 
-        Without `attempt_id` the attempt that is still running is ended, if there is one.
+        Without `attempt_id` the attempt that is still running is ended, if there is one. `cut` is what the last request
+        has in common with the next; `compaction_due` asks for the next summary and memory lines.
         """
         values = {
             "id": reply_id,
@@ -322,6 +263,7 @@ class ReplyStore:
             "attempt": attempt_id,
             "model": model,
             "cut": Jsonb(cut.to_json()) if cut else None,
+            "compaction_due": compaction_due,
             "state": outcome.state,
             "text": outcome.text,
             "embedding": as_sql(await embed_aside(outcome.text)),
@@ -416,6 +358,8 @@ class ReplyStore:
                     WHERE a.reply_id = r.id AND a.state = 'running' LIMIT 1), r.model) AS model,
                 coalesce((SELECT content FROM messages m WHERE m.id = r.continues_id), '') AS continued_text,
                 r.stop_requested_at IS NOT NULL AS stop_requested,
+                (SELECT c.preset->>'on_stream_failure' = 'discard' FROM conversations c WHERE c.id = r.conversation_id)
+                    IS TRUE AS is_discarded,
                 EXISTS (SELECT FROM reply_attempts a WHERE a.reply_id = r.id AND a.state = 'running') AS was_sent,
                 coalesce((SELECT (a.manifest->>'input_tokens')::int FROM reply_attempts a
                     WHERE a.reply_id = r.id AND a.state = 'running' LIMIT 1), 0) AS input_tokens

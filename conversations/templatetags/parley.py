@@ -231,6 +231,7 @@ OWN_FAILURES = {
     "EmptyReply": "The model answered without any text.",
     "UnknownModel": "This model is not available any more.",
     "NothingToAnswer": "There was no message to answer.",
+    "DoesNotFit": "This conversation is longer than the model can read. Choose a model with a larger window.",
     "ProcessStopped": "Parley was restarted before this reply had begun.",
     "ProcessDied": "Parley was stopped before this reply had begun.",
     "InternalError": "Something failed inside Parley. It is logged.",

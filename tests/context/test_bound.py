@@ -36,7 +36,7 @@ def test_a_plan_has_at_most_the_tokens_that_are_held_for(
 
 
 def test_a_long_path_is_not_held_for_whole() -> None:
-    policy = Policy(high_water=1_000, low_water=250, window=8_000, reply_tokens=500)
+    policy = Policy(high_water=1_000, low_water=250, window=8_000, reply_tokens=500, recall_tokens=250)
     most = most_input_tokens(
         policy, system_tokens=0, path_tokens=90_000, path_messages=400, question_tokens=20
     )

@@ -98,7 +98,7 @@ def check_dialects(result: ContextPlan, *, ends_on: str) -> None:
     assert all(a.role != b.role for a, b in pairwise(messages))
     assert all(message.content.strip() for message in result.messages)
     assert all(0 <= index < len(result.messages) for index in result.breakpoints)
-    request = CompletionRequest(model_id="m", messages=result.messages, max_tokens=10, cache_prompt=True)
+    request = CompletionRequest(model_id="m", messages=result.messages, max_tokens=10, breakpoints=result.breakpoints)
     address = "https://api.openai.com/v1"
     for body in (openai.build_body(request, base_url=address), anthropic.build_body(request)):
         assert body["messages"][-1]["role"] == ends_on

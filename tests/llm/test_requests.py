@@ -94,11 +94,38 @@ def test_anthropic_goes_on_from_an_answer_without_trailing_space() -> None:
 
 
 def test_anthropic_marks_what_the_next_turn_repeats() -> None:
-    body = anthropic.build_body(replace(CLAUDE, cache_prompt=True))
+    body = anthropic.build_body(replace(CLAUDE, breakpoints=(0, len(CLAUDE.messages) - 1)))
     mark = {"cache_control": {"type": "ephemeral"}}
     assert body["system"] == [{"type": "text", "text": "Be brief.", **mark}]
     assert body["messages"][-1]["content"] == [{"type": "text", "text": "Why?", **mark}]
     assert body["messages"][:-1] == anthropic.build_body(CLAUDE)["messages"][:-1]
+
+
+def test_anthropic_marks_the_question_of_an_answer_to_go_on_from() -> None:
+    messages = (ChatMessage(role="user", content="Hi"), ChatMessage(role="assistant", content="Hello, "))
+    asked, begun = anthropic.build_body(replace(CLAUDE, messages=messages, breakpoints=(0,)))["messages"]
+    assert asked["content"][0]["cache_control"] == {"type": "ephemeral"} and begun["content"] == "Hello,"
+
+
+def test_anthropic_takes_four_marks_and_the_last_ones_reach_furthest() -> None:
+    turns = tuple(ChatMessage(role=("user", "assistant")[n % 2], content=f"{n}") for n in range(7))
+    body = anthropic.build_body(replace(CLAUDE, messages=turns, breakpoints=tuple(range(7))))
+    assert [isinstance(turn["content"], list) for turn in body["messages"]] == [False] * 3 + [True] * 4
+
+
+def test_openai_alone_is_told_which_requests_begin_alike() -> None:
+    request = replace(CLAUDE, cache_key="one-conversation", breakpoints=(0,))
+    for address, expected in (
+        ("https://api.openai.com/v1", "one-conversation"),
+        ("https://mine.openai.azure.com/openai/v1", None),
+        ("https://api.deepseek.com/v1", None),
+        ("http://127.0.0.1:8080/v1", None),
+    ):
+        body = openai.build_body(request, base_url=address)
+        assert body.get("prompt_cache_key") == expected
+        assert all(isinstance(message["content"], str) for message in body["messages"])
+    assert "prompt_cache_key" not in openai.build_body(CLAUDE, base_url="https://api.openai.com/v1")
+    assert "prompt_cache_key" not in anthropic.build_body(request)
 
 
 @pytest.mark.parametrize(

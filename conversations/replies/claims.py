@@ -1,0 +1,266 @@
+"""What a runner takes a reply with: its claim, and all that a request for it may be made of, in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from django.conf import settings
+
+from conversations.context.cut import Cut
+from conversations.context.policy import FIXED_BUDGET, Strategy
+from conversations.context.presets import Preset
+
+from .bounds import preset_of
+
+#: Messages that are read of a path at most.
+MOST_MESSAGES = 2_000
+#: Tokens that are read of a path without a cut, for a strategy that shows all that the largest window holds.
+MOST_TOKENS = 2_000_000
+#: Remembered items that are read at most: what must always be told, then the newest.
+MOST_MEMORY = 1_000
+
+#: Those that choose anew from all that they may show.
+_CHOOSING = ", ".join(f"'{each}'" for each in Strategy if not each.is_append_only)
+_FIXED = ", ".join(f"'{each}'" for each in Strategy if each.has_fixed_budget)
+
+
+def _number(name: str) -> str:
+    """A number of a preset; NULL for what is not one: whatever is stored there, its replies must be claimed."""
+    path = f"$.{name}.floor() ? (@ >= 1 && @ <= {MOST_TOKENS})"
+    return f"jsonb_path_query_first(c.preset, '{path}', silent => true)::bigint"
+
+
+#: `Policy.view_tokens`, or more: the window is not known here.
+_VIEW = f"""
+2 * CASE
+    WHEN c.preset = '{{}}' THEN %(high_water)s
+    WHEN c.preset->>'strategy' IN ({_FIXED}) THEN coalesce({_number("token_budget")}, {FIXED_BUDGET})
+    WHEN c.preset->>'strategy' = '{Strategy.FULL}' THEN coalesce({_number("token_budget")}, {MOST_TOKENS})
+    ELSE coalesce({_number("high_water")}, %(high_water)s)
+END::bigint
+"""
+
+_MEMORY = """
+SELECT i.id, i.kind, i.text, i.token_count, i.is_pinned, i.state = 'superseded', i.source_id, i.source_id IS NULL
+    OR EXISTS (SELECT FROM messages m JOIN line ON line.id = m.branch_id WHERE m.id = i.source_id
+        AND m.path_messages <= line.until)
+"""
+#: What may be told: all that is said of a person in any conversation if they want it, and what was said in this one.
+_MAY_BE_TOLD = """
+i.user_id = c.user_id AND (i.scope = 'person' AND c.is_remembering OR i.conversation_id = c.conversation_id)
+"""
+_SUMMARY = """
+SELECT s.id, s.version, s.summary, s.token_count, s.covers_until_id, s.message_count_at_creation, s.acts_at_once
+FROM conversation_summaries s JOIN messages m ON m.id = s.covers_until_id JOIN line ON line.id = m.branch_id
+WHERE s.conversation_id = c.conversation_id AND s.state = 'in_force' AND m.path_messages <= line.until
+"""
+
+#: In one row: every reply begins with it. It must be on the disk before it is believed: a claim that PostgreSQL lost
+#: with its process would be made again with the same epoch, and two runners would both be right.
+#:
+#: `line`: the unforked lines that make up the path to the question, each with the depth up to which it belongs to it.
+#: What is not on them is not in a request. `path` goes up to where the last request began, if that is on it, however
+#: long its messages are; and else as far as `view_tokens` reach without the question, of which no message takes more
+#: than half.
+CLAIM = f"""
+WITH RECURSIVE claimed AS (
+    UPDATE replies r SET state = 'running', epoch = r.epoch + 1, runner = %(runner)s,
+        started_at = coalesce(r.started_at, now()), lease_expires_at = now() + %(lease)s * interval '1 s'
+    FROM conversations c JOIN users u ON u.id = c.user_id
+    WHERE r.id = %(id)s AND r.state = 'queued' AND c.id = r.conversation_id
+    RETURNING r.id AS reply_id, r.epoch, r.conversation_id, r.question_id, r.model, r.temperature, r.max_tokens,
+        r.continues_id, c.system_prompt, c.reply_tokens, c.title_source = 'default' AS is_unnamed, r.user_id,
+        u.fallback_model, u.is_remembering, r.stop_requested_at IS NOT NULL AS stop_requested,
+        (SELECT count(*) FROM reply_attempts a WHERE a.reply_id = r.id)::int AS attempts,
+        c.preset, c.cut, extract(epoch FROM now() - c.cut_at)::float8 AS cut_age, {_VIEW} AS view_tokens
+), line AS (
+    SELECT m.branch_id AS id, m.path_messages AS until FROM claimed c JOIN messages m ON m.id = c.question_id
+    UNION ALL
+    SELECT b.parent_id, least(line.until, b.until)
+    FROM line JOIN message_branches b ON b.id = line.id WHERE b.parent_id IS NOT NULL
+), start AS (
+    SELECT m.id FROM claimed c JOIN messages m ON m.id = (c.cut->>'first_message_id')::uuid
+        JOIN line ON line.id = m.branch_id AND m.path_messages <= line.until
+    WHERE coalesce(c.preset->>'strategy' NOT IN ({_CHOOSING}), true)
+), path AS (
+    SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.is_set_aside, m.created_at, m.path_messages,
+        m.path_tokens, 1 AS step, 0::bigint AS total
+    FROM claimed c JOIN messages m ON m.id = c.question_id
+    UNION ALL
+    SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.is_set_aside, m.created_at, m.path_messages,
+        m.path_tokens, path.step + 1,
+        path.total + least(m.token_count, (SELECT view_tokens / 2 FROM claimed))
+    FROM path JOIN messages m ON m.id = path.parent_id
+    WHERE path.step < {MOST_MESSAGES} AND path.id IS DISTINCT FROM (SELECT id FROM start)
+        AND (path.total <= (SELECT view_tokens FROM claimed) OR EXISTS (SELECT FROM start))
+)
+SELECT c.reply_id, c.epoch, c.conversation_id, c.question_id, c.model, c.temperature, c.max_tokens, c.system_prompt,
+    c.reply_tokens, c.is_unnamed, c.user_id, c.fallback_model, c.attempts, c.stop_requested, c.preset, c.cut, c.cut_age,
+    CASE WHEN c.continues_id IS NULL THEN ''
+        ELSE coalesce((SELECT content FROM messages m WHERE m.id = c.continues_id), '') END AS continued_text,
+    (
+        SELECT json_agg(json_build_array(id, role, content, token_count, is_set_aside,
+            CASE WHEN c.preset->>'strategy' = '{Strategy.IMPORTANCE}' THEN extract(epoch FROM created_at) END)
+            ORDER BY step DESC) FROM path
+    ) AS history,
+    (SELECT path_messages FROM path WHERE step = 1) AS path_messages,
+    (SELECT path_tokens FROM path WHERE step = 1) AS path_tokens,
+    (
+        SELECT json_agg(json_build_array(id, kind, text, tokens, is_pinned, is_superseded, source_id) ORDER BY id)
+        FROM (
+            (
+                {_MEMORY} FROM memory_items i WHERE {_MAY_BE_TOLD} AND i.state = 'active'
+                ORDER BY i.is_pinned OR i.kind = 'constraint' DESC, i.id DESC LIMIT {MOST_MEMORY}
+            )
+            UNION ALL
+            {_MEMORY} FROM memory_items i WHERE {_MAY_BE_TOLD} AND i.state = 'superseded' AND i.id = ANY (ARRAY(
+                SELECT jsonb_path_query(c.cut, '$.**{{0 to 2}}.memory[*]') #>> '{{}}'
+            )::uuid[])
+        ) AS told (id, kind, text, tokens, is_pinned, is_superseded, source_id, is_on_path)
+        WHERE is_on_path
+    ) AS memory,
+    (
+        SELECT json_agg(json_build_array(id, version, text, tokens, covers_until, covered_messages, acts_at_once)
+            ORDER BY covered_messages, version)
+        FROM (
+            ({_SUMMARY} ORDER BY s.message_count_at_creation DESC, s.version DESC LIMIT 1)
+            UNION
+            {_SUMMARY} AND s.id = (c.cut->>'summary_id')::uuid
+        ) AS adopted (id, version, text, tokens, covers_until, covered_messages, acts_at_once)
+    ) AS summaries,
+    ARRAY(
+        SELECT source_id FROM memory_items i
+        WHERE i.conversation_id = c.conversation_id AND i.state = 'forgotten' AND i.source_id IS NOT NULL
+    ) AS forgotten,
+    CASE WHEN c.cut IS NOT NULL THEN (
+        SELECT json_agg(json_build_array(m.id, m.role, m.content, m.token_count, m.is_set_aside, NULL))
+        FROM messages m JOIN line ON line.id = m.branch_id AND m.path_messages <= line.until
+        WHERE m.id = ANY (ARRAY(SELECT jsonb_path_query(c.cut, '$.inserts[*].recalled[*]') #>> '{{}}')::uuid[])
+    ) END AS recalled_before
+FROM claimed c
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a runner knows of the reply that it has just claimed."""
+
+    reply_id: UUID
+    epoch: int
+    conversation_id: UUID
+    question_id: UUID
+    model: str
+    temperature: float | None
+    max_tokens: int
+    system_prompt: str
+    reply_tokens: int | None  #: what the conversation wishes its replies to have at most
+    is_unnamed: bool
+    user_id: int
+    fallback_model: str
+    continued_text: str  #: the cut-off text that this reply goes on from, or nothing
+    attempts: int
+    stop_requested: bool
+    preset: Preset
+
+
+class Said(NamedTuple):
+    """A message on the path to the question, as it is stored."""
+
+    id: UUID
+    role: Literal["user", "assistant"]
+    content: str
+    tokens: int  #: in the usual vocabulary: see `llm.tokens.kept_tokens`
+    is_set_aside: bool
+    created_at: datetime | None = None  #: for the strategy that asks for it
+
+
+class Remembered(NamedTuple):
+    """A fact that may be told, as it is stored."""
+
+    id: UUID
+    kind: str
+    text: str
+    tokens: int
+    is_pinned: bool
+    is_superseded: bool
+    source_id: UUID | None
+
+
+class Summed(NamedTuple):
+    """A summary of the beginning of the path, as it is stored."""
+
+    id: UUID
+    version: int
+    text: str
+    tokens: int
+    covers_until: UUID
+    covered_messages: int
+    acts_at_once: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a request may be made of, before it is counted for a model."""
+
+    history: Sequence[Said]  #: the path to the question, oldest first
+    path_messages: int
+    path_tokens: int
+    memory: Sequence[Remembered] = ()
+    summaries: Sequence[Summed] = ()
+    recalled_before: Sequence[Said] = ()
+    forgotten: Sequence[
+        UUID
+    ] = ()  #: messages that are not quoted back: what one of them said is to be forgotten
+    cut: Cut | None = None
+    cut_age: float | None = None  #: seconds since the request before this one had its reply
+
+
+def claim_values(reply_id: UUID, runner: str) -> dict[str, Any]:
+    return {
+        "id": reply_id,
+        "runner": runner,
+        "lease": settings.REPLY_LEASE,
+        "high_water": preset_of({}).high_water,
+    }
+
+
+def read_claim(row: Mapping[str, Any]) -> tuple[Claim, Known]:
+    """The values in the row of a claim."""
+    values = dict(row)
+    cut, cut_age = values.pop("cut"), values.pop("cut_age")
+    forgotten = values.pop("forgotten")
+    before = [_said(each) for each in values.pop("recalled_before") or ()]
+    known = Known(
+        history=[_said(each) for each in values.pop("history")],
+        path_messages=values.pop("path_messages"),
+        path_tokens=values.pop("path_tokens"),
+        memory=[_remembered(each) for each in values.pop("memory") or ()],
+        summaries=[_summed(each) for each in values.pop("summaries") or ()],
+        recalled_before=[said for said in before if said.id not in forgotten],
+        forgotten=forgotten,
+        cut=Cut.from_json(cut) if cut else None,
+        cut_age=cut_age,
+    )
+    return Claim(preset=preset_of(values.pop("preset")), **values), known
+
+
+def _said(row: list[Any]) -> Said:
+    pk, role, content, tokens, is_set_aside, at = row
+    return Said(
+        UUID(pk), role, content, tokens, is_set_aside, None if at is None else datetime.fromtimestamp(at, UTC)
+    )
+
+
+def _remembered(row: list[Any]) -> Remembered:
+    pk, kind, text, tokens, is_pinned, is_superseded, source_id = row
+    source = UUID(source_id) if source_id else None
+    return Remembered(UUID(pk), kind, text, tokens, is_pinned, is_superseded, source)
+
+
+def _summed(row: list[Any]) -> Summed:
+    pk, version, text, tokens, covers_until, *rest = row
+    return Summed(UUID(pk), version, text, tokens, UUID(covers_until), *rest)
