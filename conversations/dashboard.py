@@ -31,7 +31,7 @@ DAYS = 30
 #: The lists of the admin, by what they are about.
 HEADINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("People", ("User", "Group", "Invitation")),
-    ("Conversations", ("Conversation", "Reply")),
+    ("Conversations", ("Conversation", "Reply", "SavedPreset")),
     ("Money", ("Budget", "Hold", "LedgerEntry", "PriceOverride")),
     ("Models", ("Provider",)),
 )

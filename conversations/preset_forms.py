@@ -197,7 +197,7 @@ class PolicyForm(forms.Form):
         said = {None: "", True: "yes", False: "no"}
         values = {name: getattr(preset, name) for name in self.fields}
         words = {name: said[value] for name, value in values.items() if name.startswith("uses_")}
-        self.initial = values | words | self.initial
+        self.initial = {**values, **words, **self.initial}
 
     @property
     def strategies(self) -> list[tuple[str, str, str, bool]]:

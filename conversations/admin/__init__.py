@@ -1,5 +1,15 @@
 """The admin, one module per noun."""
 
-from . import budgets, conversations, groups, people, prices, providers, replies, site
+from . import budgets, conversations, groups, people, presets, prices, providers, replies, site
 
-__all__ = ["budgets", "conversations", "groups", "people", "prices", "providers", "replies", "site"]
+__all__ = [
+    "budgets",
+    "conversations",
+    "groups",
+    "people",
+    "presets",
+    "prices",
+    "providers",
+    "replies",
+    "site",
+]

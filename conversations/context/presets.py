@@ -177,7 +177,7 @@ def _fault(name: str, value: Any) -> str | None:
     match name:
         case "strategy":
             known = value in [strategy.value for strategy in Strategy]
-            return None if known else f"Strategy is one of {', '.join(Strategy)}."
+            return None if known else f"The strategy is one of {', '.join(Strategy)}."
         case "uses_summary" | "uses_memory":
             return None if value is None or isinstance(value, bool) else f"{label} is true, false or null."
         case "on_stream_failure":
@@ -205,6 +205,8 @@ LABELS = {
     "latest_decisions": "The number of decisions",
     "fold_at_least": "The number of messages that a summary folds",
     "summary_tokens": "The summary length",
+    "uses_summary": "The use of summaries",
+    "uses_memory": "The use of memory",
 }
 
 
