@@ -35,7 +35,7 @@ NO_TRIGGER = "DROP TRIGGER keep_system_prompt ON conversations; DROP FUNCTION ke
 
 
 class Migration(migrations.Migration):
-    dependencies = [("conversations", "0025_context_delete_rules")]
+    dependencies = [("conversations", "0029_presets_undo")]
     operations = [
         migrations.SeparateDatabaseAndState(
             database_operations=[migrations.RunSQL(TABLE, "DROP TABLE system_prompts")],
