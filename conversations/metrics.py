@@ -44,6 +44,41 @@ PROVIDER_ERRORS = Counter(
     ["provider", "error"],
     registry=registry,
 )
+CONTEXT_TOKENS = Histogram(
+    "parley_context_tokens",
+    "Tokens of the last request for a reply, by our own count.",
+    ["model"],
+    buckets=(250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 1_000_000),
+    registry=registry,
+)
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+CONTEXT_USED = Histogram(
+    "parley_context_used_share",
+    "Tokens of a request, of those that it could have had.",
+    buckets=SHARES,
+    registry=registry,
+)
+CONTEXT_SENT = Histogram(
+    "parley_context_sent_share",
+    "Tokens of a request, of those of the whole history: above 1 where memory takes more than it stands for.",
+    buckets=(*SHARES, 1.25, 1.5, 2),
+    registry=registry,
+)
+MEMORY_RETAINED = Histogram(
+    "parley_memory_retained_share",
+    "Remembered items whose line or source is in a request, of all that are in force.",
+    buckets=SHARES,
+    registry=registry,
+)
+PROMPT_TOKENS = Counter(
+    "parley_prompt_tokens", "Tokens of prompts as providers count them.", ["model", "from"], registry=registry
+)
+REPLY_COST = Counter(
+    "parley_reply_cost_nano_usd",
+    "Of the last calls of replies: estimated by our own count without a cache, and billed.",
+    ["model", "kind"],
+    registry=registry,
+)
 HOLD_UNDERESTIMATES = Counter(
     "parley_hold_underestimates",
     "Calls that cost more than was held for them, by purpose: a defect of the estimate.",

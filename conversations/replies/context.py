@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from conversations.catalog import ModelEntry
 from conversations.context.caching import rules_for
 from conversations.context.cut import Cut
+from conversations.context.manifest import Figures
 from conversations.context.plan import (
     ContextPlan,
     Continuation,
@@ -46,10 +47,16 @@ class Sent:
     input_tokens: int  #: our own count
     cut: Cut
     compaction_due: bool
+    figures: Figures
 
     @classmethod
     def of(cls, plan: ContextPlan) -> Sent:
-        return cls(input_tokens=plan.input_tokens, cut=plan.cut, compaction_due=plan.compaction_due)
+        return cls(
+            input_tokens=plan.input_tokens,
+            cut=plan.cut,
+            compaction_due=plan.compaction_due,
+            figures=plan.figures,
+        )
 
 
 class Requests:
@@ -81,19 +88,33 @@ class Requests:
         found = [replace(one, message=_counted(one.message, entry)) for one in self._found]
         return await self._where(entry, partial(planned, recalled=found))
 
-    def manifest(self, plan: ContextPlan) -> dict[str, Any]:
-        """What the model saw, on record with its attempt. What it cost by which price is on record with its hold."""
-        return plan.manifest() | {"recall": self._recalling}
+    def manifest(self, entry: ModelEntry, plan: ContextPlan, max_tokens: int) -> dict[str, Any]:
+        """What the model saw, on record with its attempt. What it cost by which price is on record with its hold.
+
+        So is the bound of the answer, if less fits in the budget than these `max_tokens`.
+        """
+        return plan.manifest() | {
+            "recall": self._recalling,
+            "preset": self.claim.preset.name,
+            "call": {
+                "model": entry.model_id,
+                "max_tokens": max_tokens,
+                "temperature": self._temperature(entry),
+            },
+        }
 
     def request(self, entry: ModelEntry, plan: ContextPlan, max_tokens: int) -> CompletionRequest:
         return CompletionRequest(
             model_id=entry.model_id,
             messages=plan.messages,
             max_tokens=max_tokens,
-            temperature=self.claim.temperature if entry.supports_temperature else None,
+            temperature=self._temperature(entry),
             breakpoints=tuple(_worth_marking(plan, entry)),
             cache_key=self.claim.conversation_id.hex,
         )
+
+    def _temperature(self, entry: ModelEntry) -> float | None:
+        return self.claim.temperature if entry.supports_temperature else None
 
     def forget(self) -> None:
         """Let go of all texts: after the first word there is no other try."""

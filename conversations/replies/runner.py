@@ -88,6 +88,8 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
                 outcome=outcome,
                 claimed_at=running.claimed_at,
                 attempts=answer.attempts,
+                sent=answer.sent,
+                price=answer.entry.price if answer.entry else None,
             )
             runtime.writer.append(running.entry("", Kind.END), at_once=True)
             reply_finished.send_robust(
@@ -175,14 +177,15 @@ class Answer:
         self.attempt_id = new_id()
         self.running.prompt = None
         self.called_at = None
+        ask = self._ask(entry, plan, self.attempt_id)
         self.max_tokens = await self._patiently(
             partial(
                 self.runtime.store.begin_attempt,
                 self.claim,
                 self.attempt_id,
                 number=self.attempts,
-                manifest=self.requests.manifest(plan),
-                ask=self._ask(entry, plan, self.attempt_id),
+                manifest=self.requests.manifest(entry, plan, ask.max_tokens),
+                ask=ask,
             )
         )
         self.called_at = datetime.now(UTC)
