@@ -79,7 +79,8 @@ def _reason(said: str, text: str, tokens: int, is_whole: bool, source: Source) -
 
 # --- What stands around a summary ---------------------------------------------------------------------------
 
-_THOUGHT = re.compile(r"<(think(?:ing)?|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_OPENING = re.compile(r"<(?:think(?:ing)?|reasoning)>", re.IGNORECASE)
+_CLOSING = re.compile(r"</(?:think(?:ing)?|reasoning)>", re.IGNORECASE)
 _OPENED_THOUGHT = re.compile(r"</?(?:think(?:ing)?|reasoning)>", re.IGNORECASE)
 _FENCE = re.compile(r"\A```[\w-]*\n(.*)\n```\Z", re.DOTALL)
 #: "Sure, here is the summary:", "Summary:", "**Updated summary**"
@@ -97,11 +98,23 @@ _OFFER = re.compile(
 
 def unwrapped(said: str) -> str:
     """The text without thoughts that end, without the fence around it, its announcement and an offer of more."""
-    text = _THOUGHT.sub("", said).strip()
+    text = _without_thoughts(said).strip()
     if fenced := _FENCE.match(text):
         text = fenced[1].strip()
     text = _ANNOUNCED.sub("", text, count=1).strip()
     return _OFFER.sub("", text).strip()
+
+
+def _without_thoughts(said: str) -> str:
+    """The text outside of thoughts that end; one pass, whatever a model writes."""
+    kept, at = [], 0
+    while opened := _OPENING.search(said, at):
+        closed = _CLOSING.search(said, opened.end())
+        if closed is None:
+            break
+        kept.append(said[at : opened.start()])
+        at = closed.end()
+    return "".join(kept) + said[at:]
 
 
 def _says_something(text: str) -> bool:
@@ -205,9 +218,10 @@ def _kana(shares: dict[str, float]) -> float:
 # --- What must be kept --------------------------------------------------------------------------------------
 
 _NUMBER = re.compile(r"\d+(?:[.,:'\u2019\u00a0\u202f]\d+)*")
+_SPACED_NUMBER = re.compile(r"(?<!\d)\d{1,3}(?: \d{3})+(?!\d)")
 _WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
-#: Above this share of words with a capital inside sentences a capital tells nothing: German.
-_CAPITALS_TELL = 0.15
+#: Above this share of words with a capital inside sentences a capital tells nothing: headings, or German.
+_CAPITALS_TELL = 0.3
 
 
 def missing_facts(text: str, source: Source) -> list[str]:
@@ -216,7 +230,7 @@ def missing_facts(text: str, source: Source) -> list[str]:
     All that pinned lines hold and the source repeats; of what the summary before held and the messages since repeat,
     a quarter may go, so that a subject may end.
     """
-    has_names = _capitals_tell(source.text)
+    has_names = "german" not in source.languages and _capitals_tell(source.text)
     said = facts(source.text, has_names=has_names)
     kept, folded = _forms(text), text.casefold()
 
@@ -288,8 +302,8 @@ def _digits(number: str) -> str:
 
 
 def _forms(text: str) -> set[str]:
-    """The numbers of a text, each as a whole and in its parts: 29.11. holds 29."""
-    numbers = _NUMBER.findall(text)
+    """The numbers of a text, each as a whole and in its parts: 29.11. holds 29. Spaces may group digits, too."""
+    numbers = [*_NUMBER.findall(text), *_SPACED_NUMBER.findall(text)]
     return {_digits(number) for number in numbers} | {
         part for number in numbers for part in re.findall(r"\d+", number)
     }

@@ -26,7 +26,6 @@ SHOWN = 30
 
 USED_NEXT = "The next message uses it."
 REMOVED_CURRENT = "Removed. The model sees the newest messages, and earlier ones where they help."
-ASKED = "It is being written in the background. You can go on writing."
 NOTHING_YET = "There is nothing to summarise yet."
 
 
@@ -96,7 +95,7 @@ def write(request: PersonRequest, shown: Conversation) -> HttpResponse:
         return show(request, shown, refused=str(refused), status=402)
     except NoPrice as refused:
         return show(request, shown, refused=refused.sentence, status=409)
-    return show(request, shown, said=ASKED if asked else NOTHING_YET)
+    return show(request, shown, said="" if asked else NOTHING_YET)
 
 
 def save(request: PersonRequest, shown: Conversation) -> HttpResponse:
