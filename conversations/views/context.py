@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.core import signing
 from django.http import Http404, HttpResponse
@@ -17,6 +16,7 @@ from conversations.catalog import load_catalog
 from conversations.context.presets import Preset
 from conversations.models import Conversation
 from conversations.preset_forms import ConversationPolicyForm
+from conversations.replies.bounds import policy_of
 from conversations.thread import load_thread
 
 from .composer import chosen_model, composer_for
@@ -129,10 +129,5 @@ def figures_for(shown: Conversation, preset: Preset | None = None) -> presets.Fi
     entry = chosen_model(load_catalog(), shown.model)
     if entry is None:
         return None
-    policy = (preset or presets.preset_of(shown)).policy(
-        window=entry.context_window,
-        max_output=entry.max_output,
-        model=entry.id,
-        high_water=settings.LOCAL_HIGH_WATER if entry.is_local else None,
-    )
-    return presets.figures_of(policy, entry)
+    preset = preset or presets.preset_of(shown)
+    return presets.figures_of(policy_of(entry, preset), entry)

@@ -146,6 +146,7 @@ class PeopleTests(TestCase):
                 "PriceOverride",
                 "Provider",
                 "Reply",
+                "SavedPreset",
                 "User",
             },
         )
