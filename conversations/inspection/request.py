@@ -410,7 +410,7 @@ class _Reader:
             "about": about,
             "header": layout.SUMMARY,
             "parts": (self._text(row.summary, section.span),),
-            "href": address("summaries", self.conversation_id, f"summary-{row.pk}"),
+            "href": address("conversation_summaries", self.conversation_id, f"summary-{row.version}"),
             "link": "Its versions",
         }
 

@@ -356,6 +356,7 @@ class DownloadTests(InspectorTests):
                 found = self.download(reply)
                 self.assertTrue(found["parley"]["is_exact"])
                 self.assertIn("Once upon a", found["messages"][-1 if prefill else -2]["content"])
+        assert begun.answer is not None
         begun.answer.delete()
         found = self.download(reply)
         self.assertFalse(found["parley"]["is_exact"])
