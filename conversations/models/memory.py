@@ -117,6 +117,9 @@ class MemoryItem(models.Model):
                 fields=["user", "id"], condition=models.Q(state="active"), name="memory_items_in_force"
             ),
             models.Index(
+                fields=["user", "state"], condition=models.Q(scope="person"), name="memory_items_of_person"
+            ),
+            models.Index(
                 fields=["conversation", "source"],
                 condition=models.Q(state="forgotten", source__isnull=False),
                 name="memory_items_not_recalled",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -20,8 +20,6 @@ from .bounds import preset_of
 MOST_MESSAGES = 2_000
 #: Tokens that are read of a path without a cut, for a strategy that shows all that the largest window holds.
 MOST_TOKENS = 2_000_000
-#: Remembered items that are read at most: what must always be told, then the newest.
-MOST_MEMORY = 1_000
 
 #: Those that choose anew from all that they may show.
 _CHOOSING = ", ".join(f"'{each}'" for each in Strategy if not each.is_append_only)
@@ -44,19 +42,12 @@ _VIEW = f"""
 END::bigint
 """
 
-_MEMORY = """
-SELECT i.id, i.kind, i.text, i.token_count, i.is_pinned, i.state = 'superseded', i.source_id, i.source_id IS NULL
-    OR EXISTS (SELECT FROM messages m JOIN line ON line.id = m.branch_id WHERE m.id = i.source_id
-        AND m.path_messages <= line.until)
-"""
-#: What may be told: all that is said of a person in any conversation if they want it, and what was said in this one.
-_MAY_BE_TOLD = """
-i.user_id = c.user_id AND (i.scope = 'person' AND c.is_remembering OR i.conversation_id = c.conversation_id)
-"""
-_SUMMARY = """
-SELECT s.id, s.version, s.summary, s.token_count, s.covers_until_id, s.message_count_at_creation, s.acts_at_once
-FROM conversation_summaries s JOIN messages m ON m.id = s.covers_until_id JOIN line ON line.id = m.branch_id
-WHERE s.conversation_id = c.conversation_id AND s.state = 'in_force' AND m.path_messages <= line.until
+#: Whether there is anything beside the path that a request may show, or must not.
+_HAS_BACKGROUND = """
+c.cut->'inserts' <> '[]' OR c.cut->'memory' <> '[]'
+OR EXISTS (SELECT FROM memory_items i WHERE i.user_id = c.user_id AND i.scope = 'person' AND i.state = 'active')
+OR EXISTS (SELECT FROM memory_items i WHERE i.conversation_id = c.conversation_id)
+OR EXISTS (SELECT FROM conversation_summaries s WHERE s.conversation_id = c.conversation_id)
 """
 
 #: In one row: every reply begins with it. It must be on the disk before it is believed: a claim that PostgreSQL lost
@@ -109,38 +100,9 @@ SELECT c.reply_id, c.epoch, c.conversation_id, c.question_id, c.model, c.tempera
     ) AS history,
     (SELECT path_messages FROM path WHERE step = 1) AS path_messages,
     (SELECT path_tokens FROM path WHERE step = 1) AS path_tokens,
-    (
-        SELECT json_agg(json_build_array(id, kind, text, tokens, is_pinned, is_superseded, source_id) ORDER BY id)
-        FROM (
-            (
-                {_MEMORY} FROM memory_items i WHERE {_MAY_BE_TOLD} AND i.state = 'active'
-                ORDER BY i.is_pinned OR i.kind = 'constraint' DESC, i.id DESC LIMIT {MOST_MEMORY}
-            )
-            UNION ALL
-            {_MEMORY} FROM memory_items i WHERE {_MAY_BE_TOLD} AND i.state = 'superseded' AND i.id = ANY (ARRAY(
-                SELECT jsonb_path_query(c.cut, '$.**{{0 to 2}}.memory[*]') #>> '{{}}'
-            )::uuid[])
-        ) AS told (id, kind, text, tokens, is_pinned, is_superseded, source_id, is_on_path)
-        WHERE is_on_path
-    ) AS memory,
-    (
-        SELECT json_agg(json_build_array(id, version, text, tokens, covers_until, covered_messages, acts_at_once)
-            ORDER BY covered_messages, version)
-        FROM (
-            ({_SUMMARY} ORDER BY s.message_count_at_creation DESC, s.version DESC LIMIT 1)
-            UNION
-            {_SUMMARY} AND s.id = (c.cut->>'summary_id')::uuid
-        ) AS adopted (id, version, text, tokens, covers_until, covered_messages, acts_at_once)
-    ) AS summaries,
-    ARRAY(
-        SELECT source_id FROM memory_items i
-        WHERE i.conversation_id = c.conversation_id AND i.state = 'forgotten' AND i.source_id IS NOT NULL
-    ) AS forgotten,
-    CASE WHEN c.cut IS NOT NULL THEN (
-        SELECT json_agg(json_build_array(m.id, m.role, m.content, m.token_count, m.is_set_aside, NULL))
-        FROM messages m JOIN line ON line.id = m.branch_id AND m.path_messages <= line.until
-        WHERE m.id = ANY (ARRAY(SELECT jsonb_path_query(c.cut, '$.inserts[*].recalled[*]') #>> '{{}}')::uuid[])
-    ) END AS recalled_before
+    CASE WHEN {_HAS_BACKGROUND}
+        THEN request_background(c.conversation_id, c.question_id, c.user_id, c.is_remembering, c.cut)
+    END AS background
 FROM claimed c
 """
 
@@ -191,7 +153,7 @@ class Remembered(NamedTuple):
 
 
 class Summed(NamedTuple):
-    """A summary of the beginning of the path, as it is stored."""
+    """A summary of the beginning of the path, as it is stored: the one that the last request shows, and the newest."""
 
     id: UUID
     version: int
@@ -232,19 +194,23 @@ def read_claim(row: Mapping[str, Any]) -> tuple[Claim, Known]:
     """The values in the row of a claim."""
     values = dict(row)
     cut, cut_age = values.pop("cut"), values.pop("cut_age")
-    forgotten = values.pop("forgotten")
-    before = [_said(each) for each in values.pop("recalled_before") or ()]
     known = Known(
         history=[_said(each) for each in values.pop("history")],
         path_messages=values.pop("path_messages"),
         path_tokens=values.pop("path_tokens"),
-        memory=[_remembered(each) for each in values.pop("memory") or ()],
-        summaries=[_summed(each) for each in values.pop("summaries") or ()],
-        recalled_before=[said for said in before if said.id not in forgotten],
-        forgotten=forgotten,
         cut=Cut.from_json(cut) if cut else None,
         cut_age=cut_age,
     )
+    if background := values.pop("background"):
+        forgotten = [UUID(pk) for pk in background["forgotten"] or ()]
+        before = [_said(each) for each in background["recalled_before"] or ()]
+        known = replace(
+            known,
+            memory=[_remembered(each) for each in background["memory"] or ()],
+            summaries=[_summed(each) for each in background["summaries"] or ()],
+            recalled_before=[said for said in before if said.id not in forgotten],
+            forgotten=forgotten,
+        )
     return Claim(preset=preset_of(values.pop("preset")), **values), known
 
 

@@ -74,16 +74,18 @@ def _told(lines: str) -> str:
 
 #: What is remembered and may be told in any conversation: lines, their tokens, and both of those that are always told.
 _OF_PERSON = f"""
-{_LINE} AND i.state = 'active' AND i.scope = 'person' AND (SELECT is_remembering FROM users WHERE id = %(user)s)
+{_LINE} AND i.scope = 'person' AND (SELECT is_remembering FROM users WHERE id = %(user)s)
 """
-TOLD = _told(_OF_PERSON)
+TOLD = _told(f"{_OF_PERSON} AND i.state = 'active'")
 #: The same for a conversation `c`: what was said in it, and what is superseded of what the last request showed.
+_SHOWN = """i.state = 'superseded' AND i.id = ANY (ARRAY(
+    SELECT jsonb_path_query(c.cut, '$.**{0 to 2}.memory[*]') #>> '{}')::uuid[])
+"""
 TOLD_IN = _told(f"""
-{_LINE} AND i.state = 'active' AND (i.conversation_id = c.id
-    OR i.scope = 'person' AND (SELECT is_remembering FROM users WHERE id = %(user)s))
+{_LINE} AND i.conversation_id = c.id AND (i.state = 'active' OR {_SHOWN})
 UNION ALL
-{_LINE} AND i.state = 'superseded' AND i.id = ANY (ARRAY(
-    SELECT jsonb_path_query(c.cut, '$.**{{0 to 2}}.memory[*]') #>> '{{}}')::uuid[])
+{_OF_PERSON} AND i.conversation_id IS DISTINCT FROM c.id AND i.state IN ('active', 'superseded')
+    AND (i.state = 'active' OR {_SHOWN})
 """)
 #: What a request in it may show beside the path and what is remembered.
 _BESIDE = f"""
