@@ -130,10 +130,10 @@ def _seen(item: Item) -> str:
 def _shares(attempt: ReplyAttempt) -> Iterator[str]:
     """How much the provider had in its cache, and how much of the whole history was not sent."""
     if attempt.usage_reported and attempt.input_tokens and attempt.cached_tokens:
-        yield f"{min(attempt.cached_tokens * 100 // attempt.input_tokens, 100)} % cached"
+        yield f"{min(attempt.cached_tokens / attempt.input_tokens, 1):.0%} cached".replace("%", " %")
     figures = attempt.manifest.get("figures", {})
-    if (saved := int(100 - 100 * figures.get("compression", 1.0))) > 0:
-        yield f"{saved} % saved"
+    if (saved := round(100 - 100 * figures.get("compression", 1.0))) > 0:
+        yield f"{min(saved, 99)} % saved"
 
 
 def _s(number: int) -> str:

@@ -216,6 +216,11 @@ class ShownRequest:
         return question + (answer.token_count + overhead if answer is not None and is_answer else 0)
 
     @property
+    def went_without_recall(self) -> bool:
+        """What was said earlier could not be searched, or not in time."""
+        return "unavailable" in (self.manifest.get("recall") or {})
+
+    @property
     def question_number(self) -> int | None:
         """Messages from the root to the new one."""
         question = self.rows.messages.get(self.reply.question_id)
@@ -372,7 +377,11 @@ class _Reader:
                 values = self._prompt(section)
             case Kind.CONSTRAINTS:
                 facts = tuple(self._fact(pk) for pk in section.ids)
-                values = {"about": str(len(facts)), "parts": facts, "header": layout.CONSTRAINTS}
+                values = {
+                    "about": words.many(len(facts), "rule"),
+                    "parts": facts,
+                    "header": layout.CONSTRAINTS,
+                }
             case Kind.MEMORY:
                 facts = tuple(self._fact(pk) for pk in section.ids)
                 values = {"about": words.many(len(facts), "fact"), "parts": facts, "header": layout.MEMORY}

@@ -14,7 +14,7 @@ LABELS: dict[Kind, tuple[str, str]] = {
     Kind.CONSTRAINTS: ("Constraints", "pinned"),
     Kind.MEMORY: ("Memory", "memory"),
     Kind.SUMMARY: ("Summary", "summary"),
-    Kind.TRANSCRIPT: ("Conversation, word for word", "window"),
+    Kind.TRANSCRIPT: ("Word for word", "window"),
     Kind.RECALLED: ("Recalled messages", "recall"),
     Kind.QUESTION: ("Your message", "you"),
     Kind.CONTINUED: ("The reply so far", "window"),

@@ -78,7 +78,7 @@ class SectionTests(InspectorTests):
                 "Constraints",
                 "Memory",
                 "Summary v1",
-                "Conversation, word for word",
+                "Word for word",
                 "Recalled messages",
                 "Your message",
             ],
@@ -116,6 +116,14 @@ class SectionTests(InspectorTests):
         self.assertIn("There was no room for them under this policy.", said)
         self.assertIn("Summary v1 stands for the first 10 messages.", said)
         self.assertIn("1 earlier message came back by recall.", said)
+
+    def test_a_request_without_recall_says_so(self) -> None:
+        reply = self.long_one()
+        attempt = reply.attempts.get()
+        self.assertNotIn("could not be searched", self.words(reply))
+        attempt.manifest["recall"] = {"unavailable": "TimeoutError", "ms": 1_000.0, "found": 0}
+        attempt.save()
+        self.assertIn("could not be searched in time", self.words(reply))
 
     def test_a_short_conversation_leaves_nothing_out(self) -> None:
         path = self.told("Hello?")
@@ -456,7 +464,7 @@ class PlaceTests(InspectorTests):
         said = " ".join(strip_tags(page).split())
         self.assertIn("What the model saw: ", said)
         self.assertRegex(
-            said, r"\d+ of 21 messages, summary v1, 2 facts, 1 recalled · 48 % cached · \d+ % saved"
+            said, r"\d+ of 21 messages, summary v1, 2 facts, 1 recalled · 49 % cached · \d+ % saved"
         )
 
     def test_a_failed_reply_leads_to_it_if_anything_was_sent(self) -> None:
