@@ -301,5 +301,7 @@ class PresetFileForm(forms.Form):
             "required": "Choose a file that was exported from Parley.",
             "empty": "This file is empty.",
         },
-        widget=forms.ClearableFileInput(attrs={"accept": ".json,application/json"}),
+        widget=forms.ClearableFileInput(
+            attrs={"accept": ".json,application/json", "aria-label": "File with a preset"}
+        ),
     )

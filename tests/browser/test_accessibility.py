@@ -63,6 +63,11 @@ def open_numbers(page: Page) -> None:
     expect(page.get_by_role("columnheader", name="Limit")).to_be_visible()
 
 
+def open_presets(page: Page) -> None:
+    page.get_by_role("button", name="Preset: ").click()
+    expect(page.get_by_role("link", name="Code assistant")).to_be_visible()
+
+
 def nothing(page: Page) -> None: ...
 
 
@@ -78,6 +83,10 @@ STATES: list[tuple[str, Callable[[Page], None]]] = [
     ("/nowhere/", nothing),
     ("{conversation}", nothing),
     ("{conversation}settings/", nothing),
+    ("{conversation}context/", nothing),
+    ("/", open_presets),
+    ("/presets/", nothing),
+    ("/presets/new/?from=code", nothing),
     ("{conversation}", open_help),
     ("{conversation}", open_models),
     ("{conversation}", open_row_menu),
