@@ -50,6 +50,11 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(word if word.isdigit() else word[:STEM] for word in telling or words)
 
 
+def is_telling(word: str) -> bool:
+    """Whether a word says something by itself."""
+    return word.casefold() not in _EMPTY
+
+
 def traces_of(user_id: int, text: str) -> list[str]:
     """What is kept of a text that its owner wants forgotten: nobody without the key can read a word in it."""
     return sorted(_digest(user_id, word, settings.SECRET_KEY) for word in content_words(text))

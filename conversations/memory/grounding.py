@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from conversations.forgotten import content_words
+from conversations.forgotten import content_words, is_telling
 
 from .stating import LONGEST_MESSAGE, own_words
 
@@ -101,4 +101,4 @@ def _names(fact: str) -> frozenset[str]:
     named = [word for word in words[1:] if word != word.lower()]
     if words and words[0] != words[0].lower() and words[0].lower().replace("\u2019", "'") not in _OPENERS:
         named.append(words[0])
-    return frozenset().union(*map(content_words, named)) if named else frozenset()
+    return frozenset().union(*map(content_words, filter(is_telling, named)))

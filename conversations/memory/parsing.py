@@ -13,6 +13,8 @@ from conversations.text import clean_text
 
 #: Facts of one answer, characters that are read of it, and depth to which lists in lists are followed.
 MOST_FACTS, LONGEST_ANSWER, DEEPEST = 20, 40_000, 4
+#: Brackets that may begin a value.
+MOST_TRIES = 200
 
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
@@ -51,7 +53,7 @@ class NotJson(ValueError):
 
 def parse(answer: str) -> list[Proposal]:
     """The facts of an answer, in its order. Raises NotJson when there is not one whole JSON value in it."""
-    answer = clean_text(_THOUGHT.sub("", answer[:LONGEST_ANSWER])).text
+    answer = _THOUGHT.sub("", answer[:LONGEST_ANSWER])
     values = list(_values(answer)) or list(_values(_TRAILING_COMMA.sub("", answer)))
     if not values:
         raise NotJson
@@ -62,7 +64,10 @@ def parse(answer: str) -> list[Proposal]:
 def _values(text: str) -> Iterator[Any]:
     """Each whole object or list in a text, from left to right; those within others come with them."""
     decoder, place = json.JSONDecoder(), 0
-    while (start := _next_bracket(text, place)) is not None:
+    for _ in range(MOST_TRIES):
+        start = _next_bracket(text, place)
+        if start is None:
+            return
         try:
             value, place = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
@@ -99,7 +104,7 @@ def _rows(value: Any, depth: int) -> Iterator[Mapping[str, Any]]:
 def _proposal(row: Mapping[str, Any]) -> Proposal | None:
     text = next((row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str)), "")
     kind = next((row[key] for key in _KIND_KEYS if isinstance(row.get(key), str)), "")
-    text = " ".join(text.split())
+    text = " ".join(clean_text(text).text.split())
     if not text:
         return None
     return Proposal(

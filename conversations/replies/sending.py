@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
@@ -15,13 +15,23 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 from psycopg.rows import tuple_row
 
+from conversations import memory
 from conversations.budgets import BudgetRefused, Room, reserve, void
 from conversations.catalog import ModelEntry, UnknownModel, load_catalog
 from conversations.context.bound import Beside
 from conversations.crash_points import crash_point
 from conversations.database import plain_cursor
 from conversations.llm.tokens import kept_tokens, scaled
-from conversations.models import DEFAULT_TITLE, Conversation, Hold, Message, Reply, ReplyState, User
+from conversations.models import (
+    DEFAULT_TITLE,
+    Conversation,
+    Hold,
+    MemoryItem,
+    Message,
+    Reply,
+    ReplyState,
+    User,
+)
 from conversations.prices import NoPrice
 from conversations.text import clean_text
 from conversations.titles import first_words
@@ -180,6 +190,7 @@ def withdraw_reply(reply: Reply) -> str:
         )
         leaf_id = behind.question_id if behind else question.parent_id
         Conversation.objects.filter(pk=reply.conversation_id, leaf=question).update(leaf=leaf_id)
+        memory.unsay(question.pk)
         question.delete()
     return question.content
 
@@ -257,7 +268,7 @@ def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: di
     question = _question(conversation, None, text)
     conversation.leaf = question
     reply = _reply(user, conversation, question, draft, entry, None, state=_turn(count_running(user.pk)))
-    beside = statements.write(statements.BEGIN, reply)
+    beside = _with_stated(user, question, statements.write(statements.BEGIN, reply))
     _hold(reply, entry, beside, text)
     return reply
 
@@ -275,7 +286,7 @@ def _send(user: User, conversation_id: UUID, draft: Draft) -> Reply:
     question = _question(conversation, parent_id, text)
     reply = _reply(user, conversation, question, draft, entry, conversation_id, state=state)
     statements.write(statements.ASK_BEHIND if found.is_busy else statements.ASK, reply)
-    _hold(reply, entry, found.beside, text)
+    _hold(reply, entry, _with_stated(user, question, found.beside), text)
     if not found.is_busy:
         conversation.leaf, conversation.model = question, entry.id
     return reply
@@ -382,6 +393,21 @@ def _reply(
         max_tokens=reply_tokens(conversation, entry),
         idempotency_key=draft.key,
         body_hash=draft.body_hash(hashed_id),
+    )
+
+
+def _with_stated(user: User, question: Message, beside: Beside) -> Beside:
+    """Remember what a message states plainly: this very request is told it, so that it is held for as well."""
+    items = memory.note_stated(user, question)
+    if not items:
+        return beside
+    rules = [item.token_count for item in items if item.kind == MemoryItem.Kind.CONSTRAINT]
+    return replace(
+        beside,
+        lines=beside.lines + len(items),
+        line_tokens=beside.line_tokens + sum(item.token_count for item in items),
+        constraints=beside.constraints + len(rules),
+        constraint_tokens=beside.constraint_tokens + sum(rules),
     )
 
 
