@@ -24,6 +24,11 @@ from conversations.text import clean_text
 QUESTION_HEAD, QUESTION_TAIL = 2_000, 2_000
 #: Words of a question that are looked up, the rarest first, until they have led to this many messages.
 RAREST_WORDS, POSTINGS = 16, 4_000
+#: A word that a larger share of a conversation's messages has says nothing about meaning there: names, mostly. What so
+#: few messages have is never common.
+COMMON, NEVER_COMMON = 0.15, 5
+#: Words that the meaning of a question is taken from, at most.
+MEANT_WORDS = 64
 #: Languages of a conversation that a question is read in.
 LANGUAGES = 8
 #: Messages that may come back.
@@ -38,10 +43,13 @@ _POSTING = np.dtype([("place", ">i8"), ("word", ">i4"), ("frequency", ">i4")])
 
 @dataclass(frozen=True, kw_only=True)
 class Formula:
-    """The constants of `score`. See docs/decisions/0086-recall.md."""
+    """The constants of `score`. See docs/decisions/0096-recall-measured.md."""
 
     words: float = 0.6  #: weight of BM25; what is left of 1 is the weight of the cosine
-    beside: tuple[float, ...] = (0.4, 0.15)  #: what a message gets of the scores one and two messages away
+    beside: tuple[float, ...] = (0.4, 0.2, 0.1)  #: a message's part of the scores one, two and three away
+    around: int = 5  #: messages on either side whose words answer a question together
+    together: float = 1.5  #: weight of that
+    together_alone: float = 0.3  #: the same without a vector
     saturation: float = 1.2  #: BM25's k1
     length: float = 0.75  #: BM25's b
     short: int = 60  #: tokens below which a message is no shorter
@@ -65,7 +73,10 @@ class Candidates:
 
 # `line`: the unforked lines that make up the path, each with the depth up to which it belongs to it. No message enters
 # `places` by another way, and postings of messages that are not there count for nothing.
-_CANDIDATES = """
+#
+# A stop word of the question's own language says nothing in the other languages of its conversation either. A word and
+# its lexemes stand at one position: the word at the end, which is none in any, lets pairs of characters begin at one.
+_WORDS = """
 WITH RECURSIVE line AS (
     SELECT m.branch_id AS id, least(m.path_messages, before.path_messages) - 1 AS until
     FROM messages m LEFT JOIN messages before ON before.id = %(before)s
@@ -73,29 +84,48 @@ WITH RECURSIVE line AS (
     UNION ALL
     SELECT b.parent_id, least(line.until, b.until)
     FROM line JOIN message_branches b ON b.id = line.id WHERE b.parent_id IS NOT NULL
-), word AS (
-    SELECT DISTINCT unnest(tsvector_to_array(message_words(spoken.language, %(question)s))) AS lexeme
+), spoken AS (
+    SELECT DISTINCT unnest(languages) AS language FROM message_branches
+    WHERE id IN (SELECT id FROM line) LIMIT %(languages)s
+), own AS (
+    SELECT coalesce(message_language(%(question)s, before.language), before.language, 'simple') AS language
     FROM (
-        SELECT DISTINCT unnest(languages) AS language FROM message_branches
-        WHERE id IN (SELECT id FROM line) LIMIT %(languages)s
-    ) AS spoken
-), rarest AS (
-    SELECT row_number() OVER known AS number, lexeme, sum(known.messages) OVER known - known.messages AS rarer
-    FROM word CROSS JOIN LATERAL (
-        SELECT p.number AS messages FROM message_postings p
+        SELECT (
+            SELECT b.languages[cardinality(b.languages)] FROM message_branches b JOIN messages m ON m.branch_id = b.id
+            WHERE m.id = %(leaf)s
+        ) AS language
+    ) AS before
+), written AS MATERIALIZED (
+    SELECT lexeme, at FROM unnest(message_words('simple', %(question)s || ' endofquestion')), unnest(positions) AS at
+    WHERE lexeme <> 'endofquestion'
+), telling AS MATERIALIZED (
+    SELECT at FROM own, unnest(message_words(own.language, %(question)s || ' endofquestion')), unnest(positions) AS at
+), read AS MATERIALIZED (
+    SELECT DISTINCT word.lexeme, written.lexeme AS word, written.at
+    FROM spoken, unnest(message_words(spoken.language, %(question)s || ' endofquestion')) AS word,
+        unnest(word.positions) AS position
+        JOIN telling ON telling.at = position
+        JOIN written ON written.at = position
+), known AS MATERIALIZED (
+    SELECT word.lexeme, posting.number AS messages
+    FROM (SELECT DISTINCT lexeme FROM read) AS word CROSS JOIN LATERAL (
+        SELECT p.number FROM message_postings p
         WHERE p.conversation_id = %(conversation)s AND p.lexeme = word.lexeme
         ORDER BY p.place_id DESC LIMIT 1
-    ) AS known
-    WINDOW known AS (ORDER BY known.messages, lexeme)
-    ORDER BY number LIMIT %(rarest)s
+    ) AS posting
+), rarest AS (
+    SELECT row_number() OVER sorted AS number, lexeme, sum(messages) OVER sorted - messages AS rarer
+    FROM known WINDOW sorted AS (ORDER BY messages, lexeme) ORDER BY number LIMIT %(rarest)s
 )
 SELECT
-    (
-        SELECT string_agg(int8send(p.id) || int4send(p.depth) || int4send(p.tokens)
-            || float4send(coalesce(-(p.embedding <#> %(vector)s::vector), 'NaN')::real), ''::bytea)
-        FROM message_places p JOIN line ON line.id = p.branch_id
-        WHERE p.conversation_id = %(conversation)s AND p.depth <= line.until AND NOT p.is_set_aside
-    ) AS places,
+    ARRAY(SELECT id FROM line) AS lines,
+    ARRAY(SELECT until FROM line) AS untils,
+    ARRAY(
+        SELECT word FROM read LEFT JOIN known USING (lexeme)
+        GROUP BY word HAVING coalesce(max(messages), 0) <= greatest(%(common)s::real * (SELECT max(until) FROM line),
+            %(never_common)s)
+        ORDER BY min(at) LIMIT %(meant)s
+    ) AS meant,
     (
         SELECT string_agg(int8send(p.place_id) || int4send(rarest.number::integer) || int4send(p.frequency), ''::bytea)
         FROM rarest CROSS JOIN LATERAL (
@@ -106,6 +136,14 @@ SELECT
         WHERE rarest.rarer < %(postings)s
     ) AS postings,
     ARRAY(SELECT id FROM message_places WHERE message_id = ANY(%(skip)s)) AS skipped
+"""
+
+_PLACES = """
+SELECT string_agg(int8send(p.id) || int4send(p.depth) || int4send(p.tokens)
+    || float4send(coalesce(-(p.embedding <#> %(vector)s::vector), 'NaN')::real), ''::bytea) AS places
+FROM unnest(%(lines)s::bigint[], %(untils)s::integer[]) AS line (id, until)
+    JOIN message_places p ON p.branch_id = line.id
+WHERE p.conversation_id = %(conversation)s AND p.depth <= line.until AND NOT p.is_set_aside
 """
 
 _CONTENTS = """
@@ -130,8 +168,8 @@ async def recall(
 
     At most `room` tokens, each message counted with `overhead`; the best message alone if not one fits, to be cut to an
     excerpt. Neither `leaf_id` itself, nor what comes from `before` on, nor what is in `skip`, because the request holds
-    these already; nor what is set aside. Two statements: the first gives one row, 20 bytes for each message of the
-    path.
+    these already; nor what is set aside. Three statements: the first two give one row each, 20 bytes for each message
+    of the path and 16 for each posting.
     """
     question = _shortened(clean_text(question).text)
     async with (
@@ -139,25 +177,39 @@ async def recall(
         connection.cursor(binary=True, row_factory=dict_row) as cursor,
     ):
         await cursor.execute(
-            _CANDIDATES,
+            _WORDS,
             {
                 "conversation": conversation_id,
                 "leaf": leaf_id,
                 "before": before,
                 "question": question,
-                "vector": as_sql(embed(question)),
                 "skip": list(skip),
                 "languages": LANGUAGES,
                 "rarest": RAREST_WORDS,
                 "postings": POSTINGS,
+                "common": COMMON,
+                "never_common": NEVER_COMMON,
+                "meant": MEANT_WORDS,
+            },
+        )
+        words = await cursor.fetchone()
+        if words is None or not words["lines"]:
+            return []
+        await cursor.execute(
+            _PLACES,
+            {
+                "conversation": conversation_id,
+                "vector": as_sql(embed(" ".join(words["meant"]) or question)),
+                "lines": words["lines"],
+                "untils": words["untils"],
             },
         )
         row = await cursor.fetchone()
         if row is None or row["places"] is None:
             return []
-        candidates = _unpacked(row["places"], row["postings"] or b"")
+        candidates = _unpacked(row["places"], words["postings"] or b"")
         scores = score(candidates, formula)
-        scores[np.isin(candidates.places, [0, *row["skipped"]])] = 0.0
+        scores[np.isin(candidates.places, [0, *words["skipped"]])] = 0.0
         chosen = pack(scores, candidates.tokens + overhead, room)
         if not chosen and room > 0 and scores.any():
             chosen = [int(scores.argmax())]
@@ -171,14 +223,22 @@ async def recall(
 
 
 def score(candidates: Candidates, formula: Formula = FORMULA) -> Numbers:
-    """`smooth(a * minmax(BM25) + (1 - a) * minmax(cosine)) / max(tokens, 60) ** 0.5` for each message of a path.
+    """What each message of a path has to say about the question; 0 for what may not be recalled.
 
-    Without a vector anywhere, BM25 alone.
+    `(smooth((0.6 * words + 0.4 * meaning) ** 2) + 1.5 * together * meaning) / max(tokens, 60) ** 0.5`, where `words` is
+    BM25 and `meaning` the cosine, both from 0 to 1; without a vector anywhere, `smooth(words) + 0.3 * together`.
+    Where the constants come from: docs/decisions/0096-recall-measured.md.
     """
     meaning = _from_0_to_1(candidates.cosines)
     words = _from_0_to_1(bm25(candidates, formula))
-    both = formula.words * words + (1 - formula.words) * meaning if meaning.any() else words
-    smooth = both.copy()
+    around = together(candidates, formula.around)
+    if meaning.any():
+        both = (formula.words * words + (1 - formula.words) * meaning) ** 2
+        around *= formula.together * meaning
+    else:
+        both = words
+        around *= formula.together_alone
+    smooth = both + around
     for distance, share in enumerate(formula.beside, start=1):
         smooth[distance:] += share * both[:-distance]
         smooth[:-distance] += share * both[distance:]
@@ -186,13 +246,29 @@ def score(candidates: Candidates, formula: Formula = FORMULA) -> Numbers:
     return np.where(candidates.tokens > 0, scores, 0.0)
 
 
+def together(candidates: Candidates, around: int) -> Numbers:
+    """Which share of the question's words a message and those `around` it have together, each word by its rarity."""
+    messages = len(candidates.places)
+    words, word = np.unique(candidates.word, return_inverse=True)
+    if not len(words):
+        return np.zeros(messages)
+    has = np.zeros((len(words), messages), bool)
+    has[word, candidates.at] = True
+    near = has.copy()
+    for distance in range(1, min(around, messages - 1) + 1):
+        near[:, distance:] |= has[:, :-distance]
+        near[:, :-distance] |= has[:, distance:]
+    rarity = _rarity(has.sum(axis=1), int(np.count_nonzero(candidates.places)))
+    shares: Numbers = rarity @ near / rarity.sum()
+    return shares
+
+
 def bm25(candidates: Candidates, formula: Formula = FORMULA) -> Numbers:
     """Okapi BM25 with the document frequencies and the mean length of the path."""
-    messages = np.count_nonzero(candidates.places)
+    messages = int(np.count_nonzero(candidates.places))
     if not len(candidates.at):
         return np.zeros(len(candidates.places))
-    having = np.bincount(candidates.word)[candidates.word]
-    rarity = np.log1p((messages - having + 0.5) / (having + 0.5))
+    rarity = _rarity(np.bincount(candidates.word), messages)[candidates.word]
     mean = max(candidates.tokens.sum() / max(messages, 1), 1.0)
     length = 1 - formula.length + formula.length * candidates.tokens[candidates.at] / mean
     gained = rarity * candidates.frequency * (formula.saturation + 1)
@@ -270,6 +346,12 @@ def _unpacked(places: bytes, postings: bytes) -> Candidates:
         word=found["word"][is_here].astype(np.int64),
         frequency=found["frequency"][is_here].astype(np.float64),
     )
+
+
+def _rarity(having: npt.NDArray[np.int64], messages: int) -> Numbers:
+    """BM25's inverse document frequency."""
+    rarity: Numbers = np.log1p((messages - having + 0.5) / (having + 0.5))
+    return rarity
 
 
 def _from_0_to_1(values: Numbers) -> Numbers:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversations.retrieval import Candidates, bm25, pack, score
+from conversations.retrieval import Candidates, bm25, pack, score, together
 
 numbers = st.floats(0, 1, width=32)
 costs = st.integers(1, 500)
@@ -50,21 +50,30 @@ def test_the_score_is_the_formula(messages: list[tuple[int, float, int]]) -> Non
 
     words, meaning = minmax(list(bm25(found))), minmax([float(np.float64(value)) for value in cosines])
     has_meaning = any(meaning)
-    both = [0.6 * w + 0.4 * m if has_meaning else w for w, m in zip(words, meaning, strict=True)]
+    both = [(0.6 * w + 0.4 * m) ** 2 if has_meaning else w for w, m in zip(words, meaning, strict=True)]
 
     def near(at: int, distance: int) -> float:
         return sum(both[n] for n in (at - distance, at + distance) if 0 <= n < len(both))
 
-    expected = [
-        (both[at] + 0.4 * near(at, 1) + 0.15 * near(at, 2)) / max(tokens[at], 60) ** 0.5
-        for at in range(len(both))
-    ]
-    assert np.allclose(score(found), expected)
+    def expected(at: int) -> float:
+        has_word = any(times[max(at - 5, 0) : at + 6])
+        whole = has_word * (1.5 * meaning[at] if has_meaning else 0.3)
+        total = both[at] + 0.4 * near(at, 1) + 0.2 * near(at, 2) + 0.1 * near(at, 3) + whole
+        return float(total / max(tokens[at], 60) ** 0.5)
+
+    assert np.allclose(score(found), [expected(at) for at in range(len(both))])
+
+
+def test_words_that_stand_near_each_other_answer_together() -> None:
+    apart = [(0, 1, 1), (8, 2, 1), (16, 3, 1)]
+    shares = together(candidates([50] * 17, [math.nan] * 17, apart), 5)
+    assert np.allclose(shares * 3, [1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1])
+    assert np.allclose(together(candidates([50] * 3, [0] * 3, []), 5), 0)
 
 
 def test_messages_without_a_vector_count_by_their_words() -> None:
-    found = score(candidates([50] * 9, [math.nan] * 9, [(4, 1, 1)]))
-    assert list(np.argsort(-found)[:1]) == [4] and found[0] == 0 and found[3] > found[2] > 0
+    found = score(candidates([50] * 13, [math.nan] * 13, [(6, 1, 1)]))
+    assert list(np.argsort(-found)[:1]) == [6] and found[0] == 0 and found[5] > found[4] > found[3] > 0
 
 
 @given(st.lists(st.tuples(costs, numbers), max_size=60), st.integers(0, 2_000))

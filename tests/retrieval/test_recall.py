@@ -121,12 +121,39 @@ class RankingTests(TransactionTestCase):
         self.assertEqual(found[0].message.id, said[0].pk)
 
     def test_neighbours_of_what_fits_come_along(self) -> None:
+        others = ["Rain."] * 10
         said = say_all(
-            start(), "Hm.", "Rain.", "Which port does Valkey use?", "6399.", "Thanks.", "Tea?", "No.", "So?"
+            start(), *others, "Hm.", "Yes.", "Which port does Valkey use?", "6399.", "Thanks.", *others, "So?"
         )
         with mock.patch.object(retrieval, "embed", return_value=None):
             found = ids(recalled(said[-1], "valkey port"))
-        self.assertEqual(sorted(found), [m.pk for m in said[:5]])
+        self.assertEqual(found[0], said[12].pk)
+        self.assertEqual(set(found[1:3]), {said[11].pk, said[13].pk})
+        self.assertEqual(set(found), {m.pk for m in said[7:18]}, "five on either side")
+
+    def test_a_name_in_every_message_does_not_say_what_a_question_means(self) -> None:
+        embedded = mock.Mock(side_effect=embeddings.embed)
+        lines = [f"Anna: {word} again." for word in ("rain", "tea", "trains", "music", "books", "wind") * 5]
+        said = say_all(start(), *lines, "Anna: the physician told me to avoid peanuts.", "Next?")
+        with mock.patch.object(retrieval, "embed", embedded):
+            recalled(said[-1], "Which foods is Anna allergic to?")
+            recalled(said[-1], "Anna?")
+        self.assertEqual([call.args[0] for call in embedded.call_args_list], ["foods allergic", "Anna?"])
+
+    def test_a_stop_word_of_the_question_is_none_in_another_language(self) -> None:
+        said = say_all(
+            start(),
+            "Der Zug war um neun Uhr in der Stadt, und das Wetter war nicht gut.",
+            "That was the war that we read about in the book.",
+            *["It is raining in the north of the country, and that was it."] * 4,
+            "And?",
+        )
+        with mock.patch.object(retrieval, "embed", return_value=None):
+            found = recalled(said[-1], "Wann war das mit der Stadt?")
+        self.assertEqual(found[0].message.id, said[0].pk)
+        with mock.patch.object(retrieval, "bm25", wraps=retrieval.bm25) as read:
+            recalled(said[-1], "Wann war das?")
+        self.assertEqual(len(read.call_args.args[0].at), 0, "`war` is a word in English")
 
     def test_the_room_is_never_passed_and_is_used(self) -> None:
         said = say_all(start(), *(f"harbour ship{n} " * (n % 9 + 1) for n in range(60)))
@@ -225,7 +252,7 @@ class LanguageTests(TransactionTestCase):
 
 
 class BoundTests(TransactionTestCase):
-    def test_two_statements_and_few_rows_whatever_the_length(self) -> None:
+    def test_three_statements_and_few_rows_whatever_the_length(self) -> None:
         conversation = start()
         leaf = self.long(conversation, 3_000)
         seen: list[tuple[str, int]] = []
@@ -239,7 +266,7 @@ class BoundTests(TransactionTestCase):
         with mock.patch.object(psycopg.AsyncCursor, "execute", counted):
             found = recalled(leaf, "Which harbour has ship17?", room=1_000)
         asked = [rows for query, rows in seen if query != PLAN_ONCE]
-        self.assertEqual(asked, [1, len(found)])
+        self.assertEqual(asked, [1, 1, len(found)])
         self.assertLess(len(found), 1_000 / 4)
 
     def test_a_common_word_reads_no_more_postings_than_a_few_thousand(self) -> None:
