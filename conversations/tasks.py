@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
 from typing import Any
 from uuid import UUID
@@ -20,7 +19,7 @@ from django.dispatch import receiver
 from django.utils import timezone
 
 from chatapp.celery import app
-from conversations import enforcement, journal, reconciliation, summaries, titles
+from conversations import enforcement, journal, memory, reconciliation, summaries, titles
 from conversations.budgets import BudgetRefused
 from conversations.database import make_pool
 from conversations.exclusive import one_at_a_time
@@ -156,29 +155,20 @@ def compact_conversation(conversation_id: str) -> None:
     if not summaries.schedule.claim(pk):
         return
     try:
-        outcome = summaries.write_next(pk)
-        if outcome is summaries.Outcome.WRITTEN:
-            count("summaries")
-        _learn(pk)
+        written, learned = summaries.write_next(pk), memory.learn(pk)
     except BudgetRefused as refused:
         summaries.schedule.without_money(pk, resets_at=refused.resets_at)
+        return
     except Exception:
         summaries.schedule.failed(pk)
         raise
+    if written is summaries.Outcome.WRITTEN:
+        count("summaries")
+    if summaries.Outcome.FAILED is written or memory.Outcome.FAILED is learned:
+        summaries.schedule.failed(pk)
     else:
-        if outcome is summaries.Outcome.FAILED:
-            summaries.schedule.failed(pk)
-        else:
-            summaries.schedule.done(pk, goes_on=outcome is summaries.Outcome.GOES_ON)
-
-
-def _learn(conversation_id: UUID) -> None:
-    try:
-        memory = importlib.import_module("conversations.memory")
-    except ImportError:
-        return
-    if (learn := getattr(memory, "learn", None)) is not None:
-        learn(conversation_id)
+        goes_on = written is summaries.Outcome.GOES_ON or learned is memory.Outcome.GOES_ON
+        summaries.schedule.done(pk, goes_on=goes_on)
 
 
 @shared_task

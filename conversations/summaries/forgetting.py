@@ -53,6 +53,7 @@ def _take_out(summary: ConversationSummary, gone: Sequence[str]) -> None:
                     text=left,
                     covers_until=summary.covers_until,
                     made_from=summary,
+                    by_person=True,
                     origin=Origin.PERSON,
                     acts_at_once=True,
                 )

@@ -99,16 +99,17 @@ def keep(
     made_from: ConversationSummary | None,
     reason: str = "",
     instead_of: ConversationSummary | None = None,
+    by_person: bool = False,
     **fields: object,
 ) -> ConversationSummary | None:
     """A new version; with a `reason` it is a refused one. None: conversation, message or base are gone meanwhile.
 
-    `instead_of`: a row that a person asked for, which becomes this version.
+    `instead_of`: a row that a person asked for, which becomes this version. `by_person`: the base need not be in force.
     """
     with transaction.atomic():
         if not _lock(conversation) or not Message.objects.filter(pk=covers_until.pk).exists():
             return None
-        if made_from is not None and fields.get("origin") != Origin.PERSON and not reason:
+        if made_from is not None and not by_person and not reason:
             base = ConversationSummary.objects.filter(pk=made_from.pk, state=State.IN_FORCE)
             if not base.exists():
                 return None
@@ -179,6 +180,7 @@ def _put_in_force(
             text=text,
             covers_until=summary.covers_until,
             made_from=summary,
+            by_person=True,
             origin=Origin.PERSON if because == EDITED else summary.origin,
             model_used="" if because == EDITED else summary.model_used,
             acts_at_once=True,

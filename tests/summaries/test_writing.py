@@ -16,6 +16,7 @@ from conversations.models import Conversation, ConversationSummary, LedgerEntry,
 from conversations.summaries import Outcome, current, write_next
 from conversations.summaries.writing import MOST_PASSES
 from tests import cast
+from tests.replies.harness import forget_earlier_tests
 from tests.summaries.talks import ENTRY, GOOD, say, summariser, talk, versions
 from tests.test_titles import run_in_thread
 
@@ -25,6 +26,11 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def alice() -> User:
     return cast.alice()
+
+
+@pytest.fixture(autouse=True)
+def gate_is_open() -> None:
+    forget_earlier_tests()
 
 
 def the_summary(conversation: Conversation) -> ConversationSummary:
