@@ -117,7 +117,7 @@ def system_sections(prompt: str, room: int, meter: Meter) -> tuple[Section, ...]
         if span is None:
             raise DoesNotFit
         tokens = span.tokens + meter.overhead
-    facts = {"sha256": hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()}
+    facts = {"sha256": digest_of(prompt)}
     return (Section(kind=Kind.SYSTEM, tokens=tokens, span=span, facts=facts),)
 
 
@@ -152,7 +152,11 @@ def line_tokens(item: MemoryItem) -> int:
 
 def summary_section(summary: Summary, span: Span | None, meter: Meter) -> Section:
     tokens = meter.overhead + meter.count(SUMMARY) + (span.tokens if span else summary.tokens)
-    facts: dict[str, Any] = {"version": summary.version, "covered_messages": summary.covered_messages}
+    facts: dict[str, Any] = {
+        "version": summary.version,
+        "covered_messages": summary.covered_messages,
+        "sha256": digest_of(summary.text),
+    }
     return Section(kind=Kind.SUMMARY, ids=(summary.id,), tokens=tokens, span=span, facts=facts)
 
 
@@ -163,3 +167,8 @@ def recalled_overhead(meter: Meter) -> int:
 
 def total(sections: Iterator[Section] | Sequence[Section]) -> int:
     return sum(section.tokens for section in sections)
+
+
+def digest_of(text: str) -> str:
+    """By which a text is known again that may be replaced, or lose what is forgotten."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -14,6 +13,7 @@ from django.urls import NoReverseMatch, reverse
 
 from conversations.context import layout
 from conversations.context.allocate import MESSAGE_OVERHEAD
+from conversations.context.draft import digest_of
 from conversations.context.layout import Kind, Section, Sources
 from conversations.context.manifest import Rebuilt, rebuild, sections_of
 from conversations.context.truncate import LEFT_OUT, Span
@@ -152,6 +152,7 @@ class ShownRequest:
         if self.is_old:
             return []
         found = [words.gone(section.kind) for section in self.raw for pk in self.rows.gone_of(section)]
+        found += [words.SUMMARY_CHANGED for section in self.raw if self.rows.has_lost_words(section)]
         kinds = {section.kind for section in self.raw}
         if Kind.CONTINUED in kinds and self.reply.continues_id is None:
             found.append(words.gone(Kind.CONTINUED))
@@ -265,6 +266,12 @@ class Rows:
                 known = self.sources.messages
         return [pk for pk in section.ids if pk not in known]
 
+    def has_lost_words(self, section: Section) -> bool:
+        """Whether a summary is not what it was: what is forgotten is taken out of it."""
+        known = section.facts.get("sha256") if section.kind is Kind.SUMMARY else None
+        row = self.summaries.get(section.ids[0]) if known else None
+        return row is not None and digest_of(row.summary) != known
+
 
 def read_rows(reply: Reply, manifest: Mapping[str, Any]) -> Rows:
     """At most as many rows as the manifest names, in at most four queries."""
@@ -319,7 +326,7 @@ def _prompt_of(reply: Reply, sections: Sequence[Section]) -> str | None:
     if digest is None:
         return ""
     today = reply.conversation.system_prompt
-    if sha256(today.encode("utf-8", "surrogatepass")).hexdigest() == digest:
+    if digest_of(today) == digest:
         return today
     kept = SystemPrompt.objects.filter(conversation=reply.conversation_id, sha256=digest)
     return kept.values_list("text", flat=True).first()
@@ -414,6 +421,10 @@ class _Reader:
         about = f"of messages 1 to {covered:,}" if covered else ""
         if row is None:
             return {"label": label, "about": about, "parts": (Part(gone=words.gone(Kind.SUMMARY)),)}
+        if self.rows.has_lost_words(section):
+            about += " · shorter since"
+        elif row.state == ConversationSummary.State.RETIRED:
+            about += " · replaced since"
         return {
             "label": label,
             "about": about,

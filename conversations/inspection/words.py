@@ -64,6 +64,7 @@ GONE = {
 #: Failures whose detail is a whole sentence of ours.
 EXPLAINED = ("OverBudget", "NoPrice")
 
+SUMMARY_CHANGED = "Sentences of the summary that were taken out since, because something was forgotten."
 GONE_MESSAGE = "A message that was deleted since."
 
 

@@ -396,6 +396,16 @@ class ErasureTests(InspectorTests):
         self.assertEqual(len(found["parley"]["gone"]), 3)
         self.assertNotIn("Likes tea", json.dumps(found))
 
+    def test_a_summary_that_lost_what_was_forgotten(self) -> None:
+        reply = self.long_one()
+        self.conversation.summaries.update(summary="They.")
+        said = self.words(reply)
+        self.assertIn("Sentences of the summary that were taken out since", said)
+        self.assertIn("of messages 1 to 10 · shorter since", said)
+        found = self.download(reply)
+        self.assertFalse(found["parley"]["is_exact"])
+        self.assertEqual(len(found["parley"]["gone"]), 1)
+
     def test_a_prompt_that_is_not_known_any_more(self) -> None:
         reply = self.long_one()
         Conversation.objects.filter(pk=self.conversation.pk).update(system_prompt="Another.")
