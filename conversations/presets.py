@@ -66,6 +66,11 @@ class Choice:
     def is_built_in(self) -> bool:
         return self.saved is None
 
+    @property
+    def remark(self) -> str:
+        """That the model it asks for is not there, and who answers."""
+        return answerer_of(self.preset).remark
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answerer:
@@ -340,7 +345,7 @@ def free_name(user: User, name: str) -> str:
 
 def _lock(user: User) -> None:
     """One at a time counts a person's presets and compares their names."""
-    User.objects.select_for_update().only("pk").get(pk=user.pk)
+    User.objects.select_for_update(no_key=True).only("pk").get(pk=user.pk)
 
 
 def _values(preset: Preset) -> dict[str, Any]:

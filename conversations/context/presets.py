@@ -54,11 +54,10 @@ class Preset:
         if unknown := sorted(set(data) - FIELDS):
             raise ValueError(f"A preset has no {', '.join(unknown)}.")
         values = dict(data)
-        for fault in faults_of(values).values():
-            raise ValueError(fault)
-        if "strategy" in values:
+        # What is none of these stays as it is, to be refused with its sentence.
+        if values.get("strategy") in list(Strategy):
             values["strategy"] = Strategy(values["strategy"])
-        if "keywords" in values:
+        if isinstance(values.get("keywords"), list):
             values["keywords"] = tuple(values["keywords"])
         return cls(**values)
 
@@ -176,8 +175,7 @@ def _fault(name: str, value: Any) -> str | None:
         return None if len(value) <= longest else f"{label} has at most {longest:,} characters."
     match name:
         case "strategy":
-            known = value in [strategy.value for strategy in Strategy]
-            return None if known else f"The strategy is one of {', '.join(Strategy)}."
+            return None if value in list(Strategy) else f"The strategy is one of {', '.join(Strategy)}."
         case "uses_summary" | "uses_memory":
             return None if value is None or isinstance(value, bool) else f"{label} is true, false or null."
         case "on_stream_failure":

@@ -73,6 +73,7 @@ class NewChatTests(PageTests):
         self.assertIn('name="preset" value="code"', fragment)
         self.assertIn("You help with code", fragment)
         self.assertNotIn('id="draft"', fragment)
+        self.assertIn("Runnable code, versions named, rollback shown", fragment.split('id="talking"')[1])
 
     def test_a_preset_of_somebody_else_is_not_found(self) -> None:
         saved = presets.keep(cast.bob(), OWN)
@@ -287,6 +288,10 @@ class ListTests(PageTests):
             self.assertEqual(self.client.get(reverse("presets_new"), query).status_code, 404, query)
         self.assertEqual(self.act("presets_default", preset=str(saved.pk)).status_code, 404)
         self.assertEqual(self.client.get(reverse("preset_export", args=[saved.pk])).status_code, 404)
+
+    def test_a_preset_whose_model_is_gone_says_so_in_the_list(self) -> None:
+        presets.keep(self.alice, replace(OWN, model="scripted/retired"))
+        self.assertIn("retired, which “Own” asks for, is not available. large answers.", self.page("presets"))
 
     def test_the_default_is_what_a_person_makes_it(self) -> None:
         self.act("presets_default", preset="knowledge")
