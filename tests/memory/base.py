@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from uuid import uuid4
 
 from conversations import memory
-from conversations.llm.scripted import ScriptedProvider
-from conversations.llm.types import Finish, FinishReason, Usage
+from conversations.catalog import Catalog, ModelEntry
+from conversations.llm.scripted import Script, ScriptedProvider
+from conversations.llm.types import CompletionRequest, Finish, FinishReason, Usage
 from conversations.memory import Fact
 from conversations.models import Conversation, MemoryItem, Message, User
+from conversations.providers import replaced
 from tests.pages import base
-from tests.test_titles import model
+from tests.test_titles import ENTRY, model
 
 Kind, Scope, State = MemoryItem.Kind, MemoryItem.Scope, MemoryItem.State
 
@@ -46,12 +50,25 @@ def proposed(conversation: Conversation) -> list[MemoryItem]:
     return list(MemoryItem.objects.filter(conversation=conversation, state=State.PROPOSED).order_by("id"))
 
 
+def an_entry(**fields: object) -> ModelEntry:
+    """The background model, at a provider of its own: the gate lets through so many calls of one in a minute."""
+    return replace(ENTRY, **{"provider": f"scripted-{uuid4().hex}", **fields})  # type: ignore[arg-type]
+
+
 @contextmanager
 def finds(*facts: dict[str, object], answer: str | None = None) -> Iterator[ScriptedProvider]:
     """The background model finds these facts."""
     text = json.dumps({"facts": facts}) if answer is None else answer
     usage = Usage(input_tokens=100, output_tokens=30)
-    with model(text, Finish(reason=FinishReason.STOP, usage=usage)) as provider:
+    with model(text, Finish(reason=FinishReason.STOP, usage=usage), entry=an_entry()) as provider:
+        yield provider
+
+
+@contextmanager
+def answers(script: Callable[[CompletionRequest], Script]) -> Iterator[ScriptedProvider]:
+    """The background model answers each request by this script."""
+    entry, provider = an_entry(), ScriptedProvider(script)
+    with replaced(Catalog(entries=(entry,)), {entry.provider: provider}):
         yield provider
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from django.db import connection
@@ -24,7 +23,7 @@ from tests import cast
 from tests.pages.base import conversation_of
 from tests.test_titles import ENTRY, model
 
-from .base import Kind, Scope, State, fact, finds, found, proposed, say, state, told
+from .base import Kind, Scope, State, an_entry, answers, fact, finds, found, proposed, say, state, told
 
 pytestmark = pytest.mark.django_db
 
@@ -96,7 +95,7 @@ class TestReading:
     def test_a_model_with_a_small_window_reads_less_at_once(self, conversation: Conversation) -> None:
         for _ in range(3):
             say(conversation, "word " * 250)
-        entry = replace(ENTRY, context_window=1_200)
+        entry = an_entry(context_window=1_200)
         with model('{"facts": []}', entry=entry) as provider:
             assert memory.learn(conversation.pk) is Outcome.GOES_ON
         assert provider.requests[0].messages[0].content.count("word") < 300
@@ -119,7 +118,7 @@ class TestReading:
             in_thread(lambda: here.update(memory_read_until=last.pk))
             return ('{"facts": [{"kind": "task", "text": "We deploy on Fridays"}]}',)
 
-        with replaced(Catalog(entries=(ENTRY,)), {"scripted": ScriptedProvider(read_meanwhile)}):
+        with answers(read_meanwhile):
             assert memory.learn(conversation.pk) is Outcome.NOTHING
         assert not MemoryItem.objects.exists()
 
@@ -334,10 +333,8 @@ class TestFailing:
     ) -> None:
         say(conversation, "We deploy on Fridays.")
         monkeypatch.setattr("conversations.memory.learning.TIME_OUT", 0.2)
-        # A provider of its own: the gate remembers for a while who has failed.
-        failing = replace(ENTRY, id="failing/small", provider=f"failing-{uuid4().hex}")
         for script in (Overloaded("no"), Pause(seconds=30)):
-            with model(script, entry=failing):
+            with model(script, entry=an_entry()):
                 assert memory.learn(conversation.pk) is Outcome.FAILED
         learn(conversation, found("We deploy on Fridays"))
         assert told(conversation) == ["We deploy on Fridays"]
@@ -353,7 +350,7 @@ class TestPaying:
             holds.append(in_thread(lambda: Hold.objects.filter(state="held", purpose="memory").count()))
             return ('{"facts": []}',)
 
-        with replaced(Catalog(entries=(ENTRY,)), {"scripted": ScriptedProvider(held_meanwhile)}):
+        with answers(held_meanwhile):
             memory.learn(conversation.pk)
         assert holds == [1]
         line = LedgerEntry.objects.get()
@@ -376,10 +373,10 @@ class TestPaying:
 
     def test_a_named_model_reads(self, conversation: Conversation, settings: object) -> None:
         say(conversation, "We deploy on Fridays.")
-        other = replace(ENTRY, id="scripted/reader", model_id="reader")
+        other = an_entry(id="scripted/reader", model_id="reader")
         settings.MEMORY_MODEL = other.id  # type: ignore[attr-defined]
         provider = ScriptedProvider(['{"facts": []}'])
-        with replaced(Catalog(entries=(ENTRY, other)), {"scripted": provider}):
+        with replaced(Catalog(entries=(ENTRY, other)), {other.provider: provider}):
             memory.learn(conversation.pk)
         assert provider.requests[0].model_id == "reader"
 
