@@ -17,6 +17,7 @@ from conversations.context.policy import Strategy, policy_for
 from conversations.inspection import inspect
 from conversations.inspection.request import SHOWN_OF_ONE, ShownRequest
 from conversations.llm.types import ChatMessage, Usage
+from conversations.memory import items
 from conversations.models import Conversation, LedgerEntry, Message, Reply, ReplyAttempt, SystemPrompt
 from conversations.prices import free_price
 from tests import cast
@@ -395,6 +396,14 @@ class ErasureTests(InspectorTests):
         self.assertFalse(found["parley"]["is_exact"])
         self.assertEqual(len(found["parley"]["gone"]), 3)
         self.assertNotIn("Likes tea", json.dumps(found))
+
+    def test_what_is_really_forgotten_is_told_here_too(self) -> None:
+        reply = self.long_one()
+        undo = items.forget(self.conversation.memory.get(text="Likes tea"))
+        self.assertIn("A remembered fact that was forgotten since.", self.words(reply))
+        self.assertNotIn("Likes tea", json.dumps(self.download(reply)))
+        items.restore(self.alice, undo)
+        self.assertTrue(self.download(reply)["parley"]["is_exact"])
 
     def test_a_summary_that_lost_what_was_forgotten(self) -> None:
         reply = self.long_one()

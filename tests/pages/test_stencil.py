@@ -32,6 +32,16 @@ PAID = Paid(
 FREE = replace(PAID, held=0, charged=0, released=0, is_free=True)
 
 
+SENT = {
+    "sections": [
+        {"kind": "memory", "tokens": 9, "ids": ["a", "b"]},
+        {"kind": "summary", "tokens": 9, "ids": ["c"], "facts": {"version": 3}},
+        {"kind": "question", "tokens": 9, "ids": ["d"]},
+    ],
+    "figures": {"compression": 0.12},
+}
+
+
 def ended(
     *,
     model: str = "openai/gpt",
@@ -67,6 +77,7 @@ USUAL = {
     "not in the ledger": ended(paid=None),
     "about": ended(paid=replace(PAID, is_estimated=True), usage_reported=False),
     "cached": ended(cached=900),
+    "with its request": ended(manifest=SENT, cached=900),
     "without tokens": ended(input_tokens=None),
     "after a wait": ended(waited=61.0),
     "awkward model": ended(model='openai/<b>"free" & <model/> <text/> 1,000,000,000,000 in'),
@@ -76,6 +87,7 @@ UNUSUAL = {
     "stopped": ended(state=ReplyState.STOPPED),
     "with thoughts": ended(reasoning="Let me think."),
     "cut by its length": ended(finish_reason="length"),
+    "with a request and no tokens": ended(manifest=SENT, input_tokens=None),
     "second try": ended(number=2),
     "nothing charged": ended(paid=replace(PAID, charged=0)),
     "without words": ended(text="[a]: https://example.org"),

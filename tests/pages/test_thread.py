@@ -148,11 +148,18 @@ class ReplyTests(PageTests):
             epoch=1,
             model=reply.model,
             finish_reason="length",
-            manifest={"excerpted": ["x"]},
+            manifest={"excerpted": [str(reply.question_id)]},
         )
         page = self.shown()
         self.assertIn("it was shown an excerpt", page)
         self.assertIn("Cut at the reply length", page)
+
+    def test_an_excerpt_of_an_earlier_message_is_no_excerpt_of_this_one(self) -> None:
+        reply = self.reply(ReplyState.COMPLETE, answer="One")
+        ReplyAttempt.objects.create(
+            reply=reply, number=1, epoch=1, model=reply.model, manifest={"excerpted": ["x"]}
+        )
+        self.assertNotIn("it was shown an excerpt", self.shown())
 
     def test_a_running_reply_shows_its_text_so_far_and_can_be_stopped(self) -> None:
         reply = self.reply(ReplyState.RUNNING, text="So <far>")
