@@ -116,9 +116,9 @@ def _seen(item: Item) -> str:
     shown = by_kind.get("transcript", 0) + by_kind.get("question", 0)
     said = item.message.path_messages - 1 if item.message else 0
     parts = [f"{shown:,} of {said:,} messages" if said > shown else f"{shown:,} message{_s(shown)}"]
-    parts += [
-        f"summary v{s['facts']['version']}" for s in sections if s["kind"] == "summary" and "facts" in s
-    ]
+    for section in sections:
+        if section["kind"] == "summary":
+            parts.append(f"summary v{section.get('facts', {}).get('version', 1)}")
     facts = by_kind.get("memory", 0) + by_kind.get("constraints", 0)
     if facts:
         parts.append(f"{facts:,} fact{_s(facts)}")

@@ -89,7 +89,7 @@ class ShownLeftOut:
 
 @dataclass
 class ShownRequest:
-    """The request of one attempt. Without `sections` its manifest is older than they are, or from another place."""
+    """The request of one attempt."""
 
     reply: Reply
     attempt: ReplyAttempt
@@ -104,8 +104,8 @@ class ShownRequest:
 
     @property
     def is_old(self) -> bool:
-        """From before a manifest had sections."""
-        return "sections" not in self.manifest
+        """From before a manifest had sections, or with some that this version does not know."""
+        return not self.raw
 
     @property
     def planned(self) -> int:
@@ -131,8 +131,7 @@ class ShownRequest:
 
     @property
     def preset(self) -> str:
-        found = self.manifest.get("preset", "")
-        return str(found.get("name", "") if isinstance(found, dict) else found)
+        return str(self.manifest.get("preset", ""))
 
     @property
     def policy(self) -> list[tuple[str, str]]:
@@ -167,7 +166,7 @@ class ShownRequest:
 
     @cached_property
     def raw(self) -> tuple[Section, ...]:
-        return () if self.is_old else sections_of(self.manifest)
+        return sections_in(self.manifest)
 
     @cached_property
     def sections(self) -> list[ShownSection]:
@@ -273,13 +272,21 @@ class Rows:
         return row is not None and digest_of(row.summary) != known
 
 
+def sections_in(manifest: Mapping[str, Any]) -> tuple[Section, ...]:
+    """The sections of a manifest; none if it is older than they are, or not one of this version."""
+    try:
+        return sections_of(manifest)
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
 def read_rows(reply: Reply, manifest: Mapping[str, Any]) -> Rows:
     """At most as many rows as the manifest names, in at most four queries."""
-    sections = sections_of(manifest) if "sections" in manifest else ()
+    sections = sections_in(manifest)
     ids: dict[str, set[UUID]] = {"messages": {reply.question_id}, "memory": set(), "summaries": set()}
     for section in sections:
         ids[_where(section.kind)].update(section.ids)
-    for row in manifest.get("left_out", ()):
+    for row in manifest["left_out"] if sections else ():
         if row["why"] != "memory_no_room" and row["ids"]:
             ids["messages"].add(UUID(row["ids"][0]))
     messages = Message.objects.filter(conversation=reply.conversation_id).in_bulk(ids["messages"])

@@ -277,7 +277,8 @@ class WithoutRequestTests(InspectorTests):
     def test_an_old_manifest_shows_what_it_has(self) -> None:
         reply = reply_to(self.conversation, self.told("Hello?")[0], answer="Hi")
         old = {"first_message_id": str(uuid4()), "messages": 3, "input_tokens": 44, "was_cut": False}
-        for manifest in (old | {"excerpted": []}, {}):
+        later = {"version": 9, "sections": [{"kind": "tea leaves", "tokens": 3}], "input_tokens": 44}
+        for manifest in (old | {"excerpted": []}, {}, later):
             ReplyAttempt.objects.filter(reply=reply).delete()
             attempt = ReplyAttempt.objects.create(
                 reply=reply, number=1, epoch=1, model=reply.model, state="complete", manifest=manifest
