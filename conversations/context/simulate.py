@@ -18,7 +18,7 @@ from .allocate import MESSAGE_OVERHEAD
 from .caching import CacheRules, Priced
 from .cut import Cut
 from .layout import Piece
-from .plan import ContextPlan, Start, plan_context
+from .plan import ContextPlan, RecallWanted, Start, plan_context
 from .policy import Policy
 from .truncate import CountTokens
 from .view import Background, HistoryMessage, MemoryItem, Recalled, Summary
@@ -26,7 +26,8 @@ from .view import Background, HistoryMessage, MemoryItem, Recalled, Summary
 #: What an extraction of facts writes, at most.
 EXTRACTION_TOKENS = 300
 
-Recall = Callable[[HistoryMessage, Sequence[HistoryMessage]], Sequence[Recalled]]
+#: What finds, for a new message, what helps with it in the path before the transcript.
+Recall = Callable[[HistoryMessage, Sequence[HistoryMessage], RecallWanted], Sequence[Recalled]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +150,22 @@ def replay(
     return list(_Replay(policy, count_tokens, system_prompt, recall, cache_lifetime).requests(turns))
 
 
+def replay_and_ask(
+    turns: Sequence[Turn],
+    questions: Sequence[Turn],
+    *,
+    policy: Policy,
+    count_tokens: CountTokens,
+    system_prompt: str = "",
+    recall: Recall | None = None,
+    cache_lifetime: int | None = None,
+) -> tuple[list[Request], list[float]]:
+    """The requests of a conversation, and what share of its `cites` each question, asked next, would find."""
+    replaying = _Replay(policy, count_tokens, system_prompt, recall, cache_lifetime)
+    requests = list(replaying.requests(turns))
+    return requests, [replaying.present_for(question) for question in questions]
+
+
 def full_history(
     turns: Sequence[Turn], *, system_tokens: int = 0, overhead: int = MESSAGE_OVERHEAD
 ) -> list[Request]:
@@ -258,7 +275,7 @@ class _Replay:
             if turn.answer:
                 self._say(turn.answer)
             self.memory.extend(turn.learned)
-            whole = {pk for section in plan.sections for pk in section.ids}.difference(plan.excerpted)
+            whole = _whole(plan)
             yield Request(
                 start=plan.start,
                 input_tokens=plan.input_tokens,
@@ -271,6 +288,22 @@ class _Replay:
                 at=turn.question.created_at,
             )
             before, last_at = plan.pieces, turn.question.created_at
+
+    def present_for(self, turn: Turn) -> float:
+        """The share of what a question cites that its request would hold, whole. Nothing is remembered of it."""
+        if not turn.cites:
+            return 1.0
+        self._say(turn.question)
+        try:
+            whole = _whole(self._plan(None))
+        finally:
+            self._unsay(turn.question)
+        return sum(pk in whole for pk in turn.cites) / len(turn.cites)
+
+    def _unsay(self, message: HistoryMessage) -> None:
+        self.path.pop()
+        del self.places[message.id]
+        self.path_tokens -= message.tokens
 
     def _say(self, message: HistoryMessage) -> None:
         self.places[message.id] = len(self.path)
@@ -302,7 +335,7 @@ class _Replay:
         )
         plan = self._planned(background)
         if self.recall and (wanted := plan.recall_wanted):
-            found = self.recall(question, self.path[: self.places[wanted.before]])
+            found = self.recall(question, self.path[: self.places[wanted.before]], wanted)
             plan = self._planned(replace(background, recalled=found))
         return plan
 
@@ -348,6 +381,11 @@ class _Replay:
         )
         self.summaries[self.newest.id] = self.newest
         return Usage(input_tokens=segment + (old.tokens if old else 0), output_tokens=output)
+
+
+def _whole(plan: ContextPlan) -> set[UUID]:
+    """What is in a request, and no excerpt."""
+    return {pk for section in plan.sections for pk in section.ids}.difference(plan.excerpted)
 
 
 def _repeated(before: Sequence[Piece], now: Sequence[Piece]) -> int:

@@ -13,9 +13,17 @@ from uuid import UUID
 import pytest
 
 from conversations.context.caching import CacheRules, TokenPrice, rules_for
-from conversations.context.plan import Start
+from conversations.context.plan import RecallWanted, Start
 from conversations.context.policy import Policy, Strategy, policy_for
-from conversations.context.simulate import Request, Turn, bill, full_history, replay, simulate
+from conversations.context.simulate import (
+    Request,
+    Turn,
+    bill,
+    full_history,
+    replay,
+    replay_and_ask,
+    simulate,
+)
 from conversations.context.view import HistoryMessage, Recalled
 from conversations.llm.types import Usage
 from tests.context.chats import Chat, words
@@ -52,7 +60,9 @@ def dialogue(turns: int, *, seconds: int = 60, seed: int = 1) -> list[Turn]:
     return made
 
 
-def by_rare_words(question: HistoryMessage, path: Sequence[HistoryMessage]) -> list[Recalled]:
+def by_rare_words(
+    question: HistoryMessage, path: Sequence[HistoryMessage], wanted_now: RecallWanted
+) -> list[Recalled]:
     seen = Counter(word for message in path for word in set(message.content.split()))
     wanted = set(question.content.split())
     scored = [
@@ -195,3 +205,25 @@ def test_a_summary_is_part_of_the_bill() -> None:
         == result.costs_so_far()[-1]
     )
     assert isinstance(result.cost, int)
+
+
+def test_a_question_at_the_end_finds_what_a_next_turn_would() -> None:
+    turns = dialogue(120)
+    policy = policy_for(window=128_000, reply_tokens=500, high_water=4_000)
+    asked = [
+        replace(turn, question=replace(turn.question, id=UUID(int=10_000 + n)))
+        for n, turn in enumerate(turns)
+        if turn.cites
+    ]
+    newest = replace(asked[0], cites=(turns[-1].question.id,))
+    nothing = replace(asked[0], cites=())
+    requests, shares = replay_and_ask(
+        turns, [*asked, newest, nothing], policy=policy, count_tokens=words, recall=by_rare_words
+    )
+    assert requests == replay(turns, policy=policy, count_tokens=words, recall=by_rare_words)
+    assert shares[-2:] == [1.0, 1.0]
+    assert sum(shares) > len(asked) / 3
+    _, without = replay_and_ask(turns, asked, policy=policy, count_tokens=words)
+    assert sum(without) < sum(shares) / 3
+    _, again = replay_and_ask(turns, asked[::-1], policy=policy, count_tokens=words, recall=by_rare_words)
+    assert again[::-1] == shares[:-2], "what was asked is not remembered"
