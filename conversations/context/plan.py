@@ -288,6 +288,8 @@ class _Planner:
         if summary and summary_section(summary, None, self.meter).tokens > room:
             text_room = room - summary_section(replace(summary, tokens=0), None, self.meter).tokens
             span = span_within(summary.text, text_room, self.meter.count)
+            # Less than half of it explains nothing.
+            span = span if span and 2 * span.tokens >= summary.tokens else None
             summary = summary if span else None
         room -= summary_section(summary, span, self.meter).tokens if summary else 0
         room -= total(lines(Kind.MEMORY, self.facts[:1], self.meter)) - sum(map(line_tokens, self.facts[:1]))

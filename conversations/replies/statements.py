@@ -44,7 +44,8 @@ class Standing:
     @property
     def conversation(self) -> Conversation:
         """As the ORM has it, which reads the other columns when they are asked for."""
-        names = ("id", "title", "model", "system_prompt", "temperature", "reply_tokens", "leaf_id")
+        # In the order of the model: Django takes the values as they come.
+        names = ("id", "title", "system_prompt", "model", "temperature", "reply_tokens", "leaf_id")
         values = [getattr(self, name) for name in names]
         return Conversation.from_db("default", (*names, "preset"), [*values, json.loads(self.preset)])
 

@@ -96,6 +96,17 @@ class SendTests(ReplyTestCase):
         second = self.send(first.conversation, "And?")
         self.assertGreater(Hold.objects.get(reply_id=second.pk).input_tokens, 1_000)
 
+    def test_it_covers_the_system_prompt_of_every_message(self) -> None:
+        conversation = Conversation.objects.create(
+            user=self.alice, model=MODEL, system_prompt="Answer as a pirate would. " * 100
+        )
+        reply = self.send(conversation, "Hello?")
+        hold = Hold.objects.get(reply_id=reply.pk)
+        self.assertEqual(
+            hold.input_tokens,
+            sum(count_tokens(text, "model") + 10 for text in (conversation.system_prompt, "Hello?")),
+        )
+
     def test_it_covers_what_was_written_to_a_model_that_makes_fewer_tokens_of_it(self) -> None:
         text = "What does it cost to keep a promise? " * 100
         with both(ScriptedProvider()):
