@@ -34,11 +34,9 @@ class SummaryTests(PageTests):
         super().setUp()
         self.sent = self.enterContext(mock.patch("conversations.tasks.publisher.send"))
 
-    def kept(
-        self, text: str = TEXT, *, place: int = 6, reason: str = "", **fields: object
-    ) -> ConversationSummary:
+    def kept(self, text: str = TEXT, *, place: int = 6, reason: str = "") -> ConversationSummary:
         until = Message.objects.get(conversation=self.conversation, path_messages=place)
-        made = keep(self.conversation, text=text, covers_until=until, made_from=None, reason=reason, **fields)
+        made = keep(self.conversation, text=text, covers_until=until, made_from=None, reason=reason)
         assert made is not None
         return made
 

@@ -1,0 +1,199 @@
+"""Whether the next summary is ready when a conversation is cut: `python -m bench.compaction`.
+
+Leads a conversation turn by turn through the product's own replies, and runs the task that Celery would run when a
+reply says that it is due. The models are scripts: nobody is called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+from unittest import mock
+from uuid import uuid4
+
+from chatapp.embedded import paths
+from chatapp.embedded.valkey import Valkey
+
+MODEL = "scripted/bench"
+FOLDED = 6  #: messages that a new summary is worth
+SECONDS = 30.0  #: that one turn may take
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readiness:
+    turns: int
+    cuts: int
+    #: Cuts whose summary is up to date: it lacks fewer messages of what is left out than are worth a new one.
+    ready: int
+    new: int  #: cuts whose summary was written since the cut before
+    whole: int  #: cuts where nothing is left out between the summary and the first message shown
+    written: int
+    refused: int
+
+    @property
+    def share(self) -> float:
+        """Of the cuts that had a summary ready."""
+        return self.ready / self.cuts if self.cuts else 0.0
+
+
+def question(number: int) -> str:
+    return (
+        f"Turn {number}: what do you think about berth {number + 10} of the harbour, and what would it cost us to have "
+        f"the crane moved there before the winter? Ingrid says that it takes {number + 3} days, and I do not know."
+    )
+
+
+def answer(request: Any) -> Sequence[str]:
+    """What the one model says: a summary, memory lines (none), or a reply of about 120 tokens."""
+    asked = request.messages[0].content + request.messages[-1].content
+    if "Record" in asked and "You keep the record" in asked:
+        told = [word for word in asked.split() if word.startswith("Ingrid")][:1]
+        return [
+            f"{' '.join(told)} and the person plan to move the crane of the harbour before the winter comes."
+        ]
+    if "JSON" in asked:
+        return ["[]"]
+    return ["The crane can be moved before the winter, and the berth is free for it. " * 8]
+
+
+async def replay(user: Any, *, turns: int = 200, high_water: int = 16_000, late: int = 0) -> Readiness:
+    """`late`: replies that end before a worker gets to what the one before them made due."""
+    from asgiref.sync import sync_to_async
+    from django.test import override_settings
+
+    from conversations.catalog import Catalog, ModelEntry
+    from conversations.llm.scripted import ScriptedProvider
+    from conversations.models import Conversation, Reply
+    from conversations.providers import replaced
+    from conversations.replies.runtime import ReplyRuntime
+    from conversations.replies.sending import Draft, start_conversation, start_reply
+    from conversations.tasks import compact_conversation
+
+    entry = ModelEntry(
+        id=MODEL,
+        provider="scripted",
+        provider_label="Scripted",
+        model_id="bench",
+        label="bench",
+        dialect="openai",
+        context_window=128_000,
+        max_output=4_096,
+        is_free=True,
+    )
+    preset = {"slug": "chat", "name": "Chat", "high_water": high_water}
+    waiting: deque[int] = deque()
+    conversation: Any = None
+
+    def send(number: int) -> Any:
+        nonlocal conversation
+        if conversation is None:
+            reply = start_conversation(
+                user=user, draft=Draft(key=uuid4(), model=MODEL, text=question(number))
+            )
+            conversation = reply.conversation
+            Conversation.objects.filter(pk=conversation.pk).update(preset=preset)
+            return reply
+        conversation.refresh_from_db()
+        draft = Draft(key=uuid4(), model=MODEL, text=question(number), leaf_id=conversation.leaf_id)
+        return start_reply(user=user, conversation_id=conversation.pk, draft=draft)
+
+    def work(number: int) -> None:
+        """The worker's part after a turn."""
+        found = Conversation.objects.get(pk=conversation.pk)
+        if found.compaction_due_at is not None and not waiting:
+            waiting.append(number)
+        if waiting and number - waiting[0] >= late:
+            waiting.clear()
+            compact_conversation(str(conversation.pk))
+
+    async def ended(reply: Any) -> None:
+        end = time.monotonic() + SECONDS
+        while True:
+            found = await Reply.objects.aget(pk=reply.pk)
+            if not found.is_unfinished and not found.is_waiting:
+                assert found.state == "complete", found.state
+                return
+            assert time.monotonic() < end, "a reply did not end"
+            await asyncio.sleep(0.005)
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(Catalog(entries=(entry,)), {"scripted": ScriptedProvider(answer)}))
+        stack.enter_context(override_settings(EMBEDDED=False, PROVIDER_REQUESTS_PER_MINUTE=0))
+        stack.enter_context(mock.patch("conversations.tasks.publisher.send"))
+        runtime = ReplyRuntime()
+        await runtime.start()
+        try:
+            for number in range(turns):
+                await ended(await sync_to_async(send)(number))
+                await sync_to_async(work)(number)
+        finally:
+            await runtime.drain(grace=0)
+            await runtime.close()
+    return await sync_to_async(readiness)(conversation, turns)
+
+
+def readiness(conversation: Any, turns: int) -> Readiness:
+    """Read from the records of the requests."""
+    from conversations.models import ConversationSummary, Message, ReplyAttempt
+
+    counts = {"cuts": 0, "ready": 0, "new": 0, "whole": 0}
+    used: list[str] = []
+    attempts = ReplyAttempt.objects.filter(reply__conversation=conversation).order_by("reply__created_at")
+    for manifest in attempts.values_list("manifest", flat=True):
+        shown = next((row["ids"][0] for row in manifest["sections"] if row["kind"] == "summary"), "")
+        if manifest["start"] in ("full", "cold"):
+            counts["cuts"] += 1
+            counts["new"] += bool(shown) and shown not in used
+            first = Message.objects.get(pk=manifest["first_message_id"]).path_messages
+            summary = ConversationSummary.objects.filter(pk=shown or None).first()
+            missing = first - 1 - (summary.message_count_at_creation if summary else 0)
+            counts["ready"] += summary is not None and missing < FOLDED
+            counts["whole"] += summary is not None and missing <= 0
+        used.append(shown)
+    rows = ConversationSummary.objects.filter(conversation=conversation)
+    refused = rows.filter(state=ConversationSummary.State.REFUSED).count()
+    return Readiness(turns=turns, written=rows.count() - refused, refused=refused, **counts)
+
+
+def measured(turns: int = 200, high_water: int = 16_000) -> dict[str, Any]:
+    """With a worker that is there at once, and with one that comes a turn late."""
+    from conversations.models import User
+
+    user = User.objects.create_user(f"bench-{uuid4().hex[:8]}@example.org")
+    found: dict[str, Any] = {}
+    for name, late in (("at_once", 0), ("one_turn_late", 1)):
+        figures = asyncio.run(replay(user, turns=turns, high_water=high_water, late=late))
+        found[name] = asdict(figures) | {"share": round(figures.share, 3)}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="60 turns in place of 200")
+    parser.add_argument("--high-water", type=int, default=16_000)
+    arguments = parser.parse_args()
+    from bench.context import database
+
+    with database():
+        from django.conf import settings
+
+        valkey = Valkey(paths.PROJECT / ".cache" / "bench" / str(os.getpid()))
+        valkey.start()
+        try:
+            valkey.wait_ready()
+            settings.REDIS_URL = paths.redis_url(paths.PROJECT / ".cache" / "bench" / str(os.getpid()))
+            print(json.dumps(measured(60 if arguments.quick else 200, arguments.high_water), indent=2))
+        finally:
+            valkey.stop()
+
+
+if __name__ == "__main__":
+    main()
