@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from conversations import presets
+from conversations.context.presets import CHAT
 from conversations.models import Conversation, User
 
 from .conftest import SignIn, until, write
@@ -19,6 +21,11 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 def page(sign_in: SignIn, alice: User) -> Page:
     return sign_in(alice)
+
+
+#: What is wider than its place.
+WIDE = """[...document.querySelectorAll('html, main, .page, .panel-body, .menu:popover-open')]
+    .filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.className || e.tagName)"""
 
 
 def high_water(alice: User) -> int:
@@ -86,11 +93,28 @@ def test_it_all_works_without_script(sign_in: SignIn, alice: User) -> None:
 def test_a_narrow_page_does_not_scroll_sideways(sign_in: SignIn, alice: User) -> None:
     page = sign_in(alice, viewport={"width": 390, "height": 844})
     conversation = conversation_of(alice, "How much?")
-    for address in ("/", "/presets/", "/presets/new/?from=creative", conversation + "context/"):
+    named = replace(
+        CHAT, slug="", name="<b>Wide</b>" + "W" * 49, description="W" * 200, system_prompt="W" * 3_000
+    )
+    kept = presets.keep(alice, named)
+    presets.apply(Conversation.objects.get(user=alice), kept.preset)
+    chosen, edited = f"/?preset={kept.pk}", f"/presets/{kept.pk}/"
+    for address in (
+        "/",
+        chosen,
+        "/presets/",
+        edited,
+        "/presets/new/",
+        conversation,
+        conversation + "context/",
+    ):
         page.goto(address)
         if address == "/":
             page.get_by_role("button", name="Preset: Chat").click()
             box = page.locator("#preset-menu").bounding_box()
             assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390, box
-        wide = "document.scrollingElement.scrollWidth - innerWidth"
-        assert page.evaluate(wide) <= 0, address
+        assert page.evaluate(WIDE) == [], address
+        send = page.get_by_role("button", name="Send", exact=True)
+        if send.is_visible():
+            box = send.bounding_box()
+            assert box and box["x"] + box["width"] <= 390, address

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from conversations.context.policy import Policy
 from conversations.context.presets import CHAT, FIELDS, LENGTHS, PRESETS, RANGES, Preset, faults_of
+from conversations.llm.known_models import lookup
 from conversations.presets import PresetError, from_file, to_file
 
 WINDOWS = (2_000, 4_096, 8_192, 32_000, 128_000, 200_000, 1_000_000)
@@ -48,6 +49,23 @@ def assert_fits(policy: Policy, window: int) -> None:
 def test_each_preset_is_a_policy_for_each_model(slug: str, window: int) -> None:
     for most in OUTPUTS:
         assert_fits(PRESETS[slug].policy(window=window, max_output=most), window)
+
+
+@pytest.mark.parametrize("slug", PRESETS)
+def test_each_preset_fits_each_model_that_is_known(slug: str) -> None:
+    names = (
+        "gpt-5-mini",
+        "gpt-4o",
+        "o3",
+        "claude-sonnet-5",
+        "gemini-2.5-flash",
+        "deepseek-chat",
+        "a-model-of-ones-own",
+    )
+    for known in map(lookup, names):
+        policy = PRESETS[slug].policy(window=known.context_window, max_output=known.max_output)
+        assert_fits(policy, known.context_window)
+        assert policy.reply_tokens <= known.max_output
 
 
 @given(numbers=NUMBERS, strategy=STRATEGIES, window=st.sampled_from(WINDOWS))
