@@ -11,7 +11,9 @@ from conversations.models import Hold, LedgerEntry, Reply, ReplyAttempt
 
 from . import words
 from .bill import Against, Bill, BillLine, bill_of
-from .request import Part, ShownLeftOut, ShownRequest, ShownSection, read_rows
+from .request import ShownLeftOut, ShownRequest
+from .rows import read_rows
+from .sections import Part, ShownSection
 
 __all__ = [
     "Against",

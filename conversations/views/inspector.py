@@ -20,7 +20,7 @@ from conversations.inspection import (
     inspect,
     request_json,
 )
-from conversations.inspection.request import MIDDLE, address, message_address
+from conversations.inspection.sections import MIDDLE, address, message_address
 from conversations.models import Reply
 
 from .http import PersonRequest, render_page

@@ -15,7 +15,8 @@ from conversations.context.manifest import request_digest
 from conversations.context.plan import Continuation
 from conversations.context.policy import Strategy, policy_for
 from conversations.inspection import inspect
-from conversations.inspection.request import SHOWN_OF_ONE, ShownRequest
+from conversations.inspection.request import ShownRequest
+from conversations.inspection.sections import SHOWN_OF_ONE
 from conversations.llm.types import ChatMessage, Usage
 from conversations.memory import items
 from conversations.models import Conversation, LedgerEntry, Message, Reply, ReplyAttempt, SystemPrompt
