@@ -11,8 +11,9 @@ from django.conf import settings
 from django.db import transaction
 from django.http import QueryDict
 
+from . import memory
 from .budgets import set_conversation_cap
-from .models import Conversation
+from .models import Conversation, MemoryItem
 from .money import DollarField, dollars
 from .text import clean_text
 
@@ -136,6 +137,49 @@ class SettingsForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
             if "cost_cap" in self.changed_data:
                 set_conversation_cap(saved, self.cleaned_data["cost_cap"])
         return saved
+
+
+class FactForm(forms.Form):
+    """A fact in a person's own words."""
+
+    text = CleanCharField(
+        label="Fact",
+        max_length=memory.LONGEST,
+        widget=forms.Textarea(attrs={"rows": 2, "dir": "auto", "class": "input"}),
+    )
+    kind = forms.ChoiceField(
+        choices=MemoryItem.Kind.choices,
+        initial=MemoryItem.Kind.PREFERENCE,
+        widget=forms.Select(attrs={"class": "input"}),
+    )
+    scope = forms.ChoiceField(
+        label="Holds in",
+        required=False,
+        choices=MemoryItem.Scope.choices,
+        widget=forms.Select(attrs={"class": "input"}),
+    )
+
+    def __init__(
+        self,
+        data: QueryDict | None = None,
+        *,
+        conversation: Conversation | None = None,
+        item: MemoryItem | None = None,
+    ) -> None:
+        initial = {"text": item.text, "kind": item.kind} if item else None
+        super().__init__(data, initial=initial, prefix="edit" if item else "fact")
+        if item or conversation is None:
+            del self.fields["scope"]
+
+    @property
+    def fact(self) -> memory.Fact:
+        """What was written. Only of a valid form."""
+        scope = self.cleaned_data.get("scope") or MemoryItem.Scope.CONVERSATION
+        return memory.Fact(
+            kind=MemoryItem.Kind(self.cleaned_data["kind"]),
+            text=self.cleaned_data["text"],
+            scope=MemoryItem.Scope(scope),
+        )
 
 
 def new_key() -> UUID:

@@ -10,9 +10,17 @@ from uuid import UUID
 
 from django.utils.safestring import SafeString
 
-from conversations import summaries
+from conversations import memory, summaries
 from conversations.markdown import render_markdown, render_user_text
-from conversations.models import Conversation, ConversationSummary, Message, Reply, ReplyAttempt, ReplyState
+from conversations.models import (
+    Conversation,
+    ConversationSummary,
+    MemoryItem,
+    Message,
+    Reply,
+    ReplyAttempt,
+    ReplyState,
+)
 from conversations.reports import Paid, paid_for
 
 PAGE = 50
@@ -35,6 +43,7 @@ class Item:
     )  #: versions of this message, itself included, oldest first
     is_last: bool = False
     waiting: Reply | None = None  #: the reply to this message of a person, which has not begun
+    remembered: list[MemoryItem] = field(default_factory=list)  #: what is kept of this message of a person
     is_behind: bool = False  #: that reply waits for another one of this conversation
     summary: ConversationSummary | None = None  #: stands for all up to this message
     is_summarised: bool = False  #: the model was shown that summary last time
@@ -117,6 +126,7 @@ def load_thread(
     running = conversation.replies.unfinished().first()
     if before is None and end == conversation.leaf_id:
         _add_waiting(items, conversation, running)
+    _add_remembered(items)
     return Thread(
         items=items,
         earlier=path[0].pk if has_earlier else None,
@@ -139,6 +149,12 @@ def _add_summary(items: list[Item], conversation: Conversation, leaf_id: UUID | 
     for item in items:
         if summary is not None and item.message is not None and item.message.pk == summary.covers_until_id:
             item.summary, item.is_summarised = summary, str(summary.pk) == used
+
+
+def _add_remembered(items: list[Item]) -> None:
+    said = memory.said_by(item.message.pk for item in items if item.message and item.message.is_from_user)
+    for item in items:
+        item.remembered = said.get(item.message.pk, []) if item.message else []
 
 
 def load_reply_item(reply: Reply) -> Item:

@@ -8,9 +8,11 @@ from .views import (
     alerts,
     context,
     conversations,
+    cost_lab,
     estimates,
     health,
     inspector,
+    memory,
     messages,
     presets,
     replies,
@@ -39,6 +41,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(
         "conversations/<uuid:pk>/summaries/", summaries.conversation_summaries, name="conversation_summaries"
     ),
+    path("conversations/<uuid:pk>/cost-lab/", cost_lab.cost_lab, name="cost_lab"),
     path("conversations/<uuid:pk>/context/", context.conversation_context, name="conversation_context"),
     path("conversations/<uuid:pk>/menu/", conversations.conversation_menu, name="conversation_menu"),
     path("conversations/<uuid:pk>/rename/", conversations.conversation_rename, name="conversation_rename"),
@@ -60,6 +63,16 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(
         "replies/<uuid:pk>/request/download/", inspector.reply_request_download, name="reply_request_download"
     ),
+    path("conversations/<uuid:pk>/memory/", memory.conversation_memory, name="conversation_memory"),
+    path("memory/", memory.memory_list, name="memory"),
+    path("memory/export.json", memory.memory_export, name="memory_export"),
+    path("memory/switch/", memory.memory_switch, name="memory_switch"),
+    path("memory/restore/", memory.memory_restore, name="memory_restore"),
+    path("memory/<uuid:pk>/edit/", memory.memory_edit, name="memory_edit"),
+    path("memory/<uuid:pk>/scope/", memory.memory_scope, name="memory_scope"),
+    path("memory/<uuid:pk>/pin/", memory.memory_pin, name="memory_pin"),
+    path("memory/<uuid:pk>/answer/", memory.memory_answer, name="memory_answer"),
+    path("memory/<uuid:pk>/forget/", memory.memory_forget, name="memory_forget"),
     path("presets/", presets.preset_list, name="presets"),
     path("presets/new/", presets.presets_new, name="presets_new"),
     path("presets/import/", presets.presets_import, name="presets_import"),

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRedirect, replace_url, reswap, retarget
 
+from conversations import memory
 from conversations.catalog import load_catalog
 from conversations.forms import InstructionsForm, MessageForm, new_key
 from conversations.models import Conversation, Message, Reply, User
@@ -179,7 +180,12 @@ def from_message(thread: Thread, message_id: UUID) -> list[Item]:
 
 def just_sent(reply: Reply) -> Thread:
     """The end of a thread that goes on with a message and the reply to it, without reading it again."""
-    items = [Item(message=reply.question), Item(reply=reply, is_last=True)]
+    question = reply.question
+    said = memory.said_by([question.pk]) if memory.may_state(question.content) else {}
+    items = [
+        Item(message=question, remembered=said.get(question.pk, [])),
+        Item(reply=reply, is_last=True),
+    ]
     return Thread(items=items, earlier=None, leaf_id=reply.question_id, running=reply)
 
 

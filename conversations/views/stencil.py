@@ -38,7 +38,8 @@ def fits(question: Item, answer: Item) -> bool:
     is_new = (
         reply is not None and reply.state == ReplyState.QUEUED and not reply.text and not reply.continues_id
     )
-    return is_new and not question.is_shortened and not question.siblings and not question.waiting
+    is_plain = not (question.is_shortened or question.siblings or question.waiting or question.remembered)
+    return is_new and is_plain
 
 
 def fill(question: Message, text: SafeString, reply: Reply) -> SafeString:

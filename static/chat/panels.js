@@ -3,7 +3,7 @@
 import { $, $$ } from './page.js';
 
 /** Whether the address is that of a panel. */
-const isPage = () => /\/(settings|context)\/$/.test(location.pathname);
+const isPage = () => /\/(settings|context|summaries|memory)\/$/.test(location.pathname);
 
 let opener;  // what opened the panel, unless it was the panel itself
 

@@ -15,7 +15,7 @@ from django.test import Client, TestCase
 from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, reverse
 
 from chatapp.asgi import IN_FRONT
-from conversations.models import Conversation, Message, Reply, ReplyState, SavedPreset, User
+from conversations.models import Conversation, MemoryItem, Message, Reply, ReplyState, SavedPreset, User
 from tests import cast
 from tests.operations.asgi import request
 
@@ -41,6 +41,7 @@ RULES: dict[str, str] = {
     "conversation_settings": OWNER,
     "conversation_context": OWNER,
     "conversation_summaries": OWNER,
+    "cost_lab": OWNER,
     "conversation_menu": OWNER,
     "conversation_rename": OWNER,
     "conversation_pin": OWNER,
@@ -59,6 +60,16 @@ RULES: dict[str, str] = {
     "reply_withdraw": OWNER,
     "reply_request": OWNER,
     "reply_request_download": OWNER,
+    "conversation_memory": OWNER,
+    "memory": LOGIN,
+    "memory_export": LOGIN,
+    "memory_switch": LOGIN,
+    "memory_restore": LOGIN,  # what it brings back is signed for its owner: see tests/memory/test_forgetting.py
+    "memory_edit": OWNER,
+    "memory_scope": OWNER,
+    "memory_pin": OWNER,
+    "memory_answer": OWNER,
+    "memory_forget": OWNER,
     "presets": LOGIN,
     "presets_new": LOGIN,
     "presets_import": LOGIN,
@@ -142,6 +153,7 @@ class EveryAddressTests(TestCase):
     ada: User
     conversation: Conversation
     message: Message
+    memory: MemoryItem
     preset: SavedPreset
     reply: Reply
 
@@ -156,6 +168,9 @@ class EveryAddressTests(TestCase):
             conversation=cls.conversation, parent=question, role="assistant", content="Alice's answer"
         )
         cls.message = question
+        cls.memory = MemoryItem.objects.create(
+            user=cls.alice, scope="person", kind="task", text="Alice's fact"
+        )
         cls.preset = SavedPreset.objects.create(owner=cls.alice, name="Alice's preset")
         cls.reply = Reply.objects.create(
             user=cls.alice,
@@ -255,6 +270,7 @@ class EveryAddressTests(TestCase):
             "message": self.message.pk,
             "reply": self.reply.pk,
             "preset": self.preset.pk,
+            "memory": self.memory.pk,
         }
         noun = {"message_send": "conversation", "messages_earlier": "conversation"}.get(
             address.name, address.name.split("_")[0]
