@@ -153,7 +153,7 @@ def readiness(conversation: Any, turns: int) -> Readiness:
             counts["cuts"] += 1
             counts["new"] += bool(shown) and shown not in used
             first = Message.objects.get(pk=manifest["first_message_id"]).path_messages
-            summary = ConversationSummary.objects.filter(pk=shown or None).first()
+            summary = ConversationSummary.objects.filter(pk=shown).first() if shown else None
             missing = first - 1 - (summary.message_count_at_creation if summary else 0)
             counts["ready"] += summary is not None and missing < FOLDED
             counts["whole"] += summary is not None and missing <= 0
@@ -177,7 +177,7 @@ def measured(turns: int = 200, high_water: int = 16_000) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="60 turns in place of 200")
+    parser.add_argument("--quick", action="store_true", help="100 turns in place of 200")
     parser.add_argument("--high-water", type=int, default=16_000)
     arguments = parser.parse_args()
     from bench.context import database
@@ -190,7 +190,7 @@ def main() -> None:
         try:
             valkey.wait_ready()
             settings.REDIS_URL = paths.redis_url(paths.PROJECT / ".cache" / "bench" / str(os.getpid()))
-            print(json.dumps(measured(60 if arguments.quick else 200, arguments.high_water), indent=2))
+            print(json.dumps(measured(100 if arguments.quick else 200, arguments.high_water), indent=2))
         finally:
             valkey.stop()
 

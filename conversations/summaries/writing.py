@@ -10,7 +10,7 @@ from enum import Enum, auto
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Q
 
 from conversations import catalog
@@ -21,7 +21,7 @@ from conversations.forgotten import Forgotten
 from conversations.llm.errors import LLMError
 from conversations.llm.tokens import kept_tokens
 from conversations.llm.types import FinishReason
-from conversations.models import Conversation, ConversationSummary, MemoryItem, Message, Purpose
+from conversations.models import Conversation, ConversationSummary, MemoryItem, Message, Purpose, User
 from conversations.prices import NoPrice
 from conversations.text import clean_text
 
@@ -146,16 +146,23 @@ def _write_piece(
     except (LLMError, NoPrice) as error:
         logger.info("no summary from the model: %s", type(error).__name__)
         verdict = Verdict(text="", reason=_sentence(error))
-    return keep(
-        job.conversation,
-        text=verdict.text,
-        reason=verdict.reason,
-        covers_until=piece.last,
-        made_from=base,
-        model_used=job.entry.id,
-        instead_of=job.wanted if is_last or verdict.reason else None,
-        acts_at_once=job.wanted is not None and is_last and verdict.is_adopted,
-    )
+    with transaction.atomic():
+        # What is forgotten in this moment has come to its end before, or waits for this version.
+        User.objects.select_for_update(no_key=True).filter(pk=job.conversation.user_id).values_list(
+            "pk"
+        ).first()
+        if verdict.is_adopted:
+            verdict = _without_forgotten(job.conversation.user_id, verdict)
+        return keep(
+            job.conversation,
+            text=verdict.text,
+            reason=verdict.reason,
+            covers_until=piece.last,
+            made_from=base,
+            model_used=job.entry.id,
+            instead_of=job.wanted if is_last or verdict.reason else None,
+            acts_at_once=job.wanted is not None and is_last and verdict.is_adopted,
+        )
 
 
 def _ask(job: Job, piece: Piece, base: ConversationSummary | None, language: str | None) -> Completion:
@@ -199,7 +206,7 @@ def _judge(
     )
     if not said.strip() and completion.reasoning.strip():
         return replace(verdict, reason="The model thought until its time was over, and wrote nothing.")
-    return _without_forgotten(job.conversation.user_id, verdict) if verdict.is_adopted else verdict
+    return verdict
 
 
 def _without_forgotten(user_id: int, verdict: Verdict) -> Verdict:

@@ -13,13 +13,15 @@ from django.test import override_settings
 from django.utils import timezone
 
 from bench.compaction import replay
+from conversations import summaries
 from conversations.catalog import Catalog, Endpoint
 from conversations.llm.scripted import ScriptedProvider
-from conversations.models import Conversation, Message
+from conversations.models import Conversation, ConversationSummary, Message
 from conversations.providers import replaced
+from conversations.summaries.versions import keep
 from conversations.tasks import compact_conversation
 from tests.fake_provider import FakeProvider
-from tests.replies.harness import MODEL, ReplyTestCase, web_process
+from tests.replies.harness import MODEL, ReplyTestCase, catalog_of, web_process
 from tests.summaries.talks import ENTRY, say, talk, versions
 from tests.test_titles import served
 
@@ -32,9 +34,42 @@ class ReplayTests(ReplyTestCase):
         self.assertEqual(found.refused, 0)
 
     async def test_so_it_is_with_a_worker_that_comes_a_turn_late(self) -> None:
-        found = await replay(self.alice, turns=120, late=1)
+        found = await replay(self.alice, turns=80, late=1)
         self.assertGreaterEqual(found.cuts, 2)
         self.assertGreaterEqual(found.share, 0.95, found)
+
+
+class NextMessageTests(ReplyTestCase):
+    async def test_what_a_person_writes_restores_or_removes_holds_from_the_next_message_on(self) -> None:
+        conversation = await sync_to_async(talk)(self.alice, model=MODEL)
+        first = await sync_to_async(self.edited)(conversation, "Hers: Bergen it is.")
+        model = ScriptedProvider(["It is Oslo."])
+        with catalog_of(model):
+            async with web_process():
+                await self.finished(await self.asend(conversation, "And the capital?"))
+                self.assertIn("Hers: Bergen it is.", self.asked(model))
+                second = await sync_to_async(summaries.edit)(first, text="No, Voss.", user=self.alice)
+                await self.finished(await self.asend(conversation, "And now?"))
+                self.assertIn("No, Voss.", self.asked(model))
+                self.assertNotIn("Hers: Bergen", self.asked(model))
+                await sync_to_async(summaries.restore)(first, user=self.alice)
+                await self.finished(await self.asend(conversation, "And then?"))
+                self.assertIn("Hers: Bergen it is.", self.asked(model))
+                third = await sync_to_async(summaries.current)(conversation)
+                self.assertIsNotNone(third)
+                self.assertNotIn(third, (first, second))
+                await sync_to_async(summaries.remove)(third)
+                await self.finished(await self.asend(conversation, "And at last?"))
+                self.assertNotIn("Bergen", self.asked(model))
+
+    def edited(self, conversation: Conversation, text: str) -> ConversationSummary:
+        assert conversation.leaf is not None
+        made = keep(conversation, text="A model's.", covers_until=conversation.leaf, made_from=None)
+        assert made is not None
+        return summaries.edit(made, text=text, user=self.alice)
+
+    def asked(self, model: ScriptedProvider) -> str:
+        return "\n".join(message.content for message in model.requests[-1].messages)
 
 
 class HangingTests(ReplyTestCase):

@@ -6,12 +6,14 @@ import pytest
 
 from conversations import summaries
 from conversations.forgotten import traces_of
+from conversations.llm.types import CompletionRequest
 from conversations.models import Conversation, ConversationSummary, MemoryItem, Message, User
 from conversations.summaries import EmptySummary, NotOnPath, SummaryTooLong, current, write_next
 from conversations.summaries.versions import keep
 from tests import cast
 from tests.replies.harness import forget_earlier_tests
 from tests.summaries.talks import GOOD, say, summariser, talk, versions
+from tests.test_titles import run_in_thread
 
 pytestmark = pytest.mark.django_db
 
@@ -209,6 +211,22 @@ class TestForget:
             write_next(conversation.pk)
         made = current(conversation)
         assert made is not None and made.version == 3 and made.summary == GOOD
+
+    @pytest.mark.django_db(transaction=True)
+    def test_what_is_forgotten_while_the_model_writes_is_not_kept(
+        self, conversation: Conversation, alice: User
+    ) -> None:
+        for _ in range(3):
+            say(conversation, "I am allergic to walnuts, you know?", "Then no walnuts for you.")
+
+        def forget_meanwhile(request: CompletionRequest) -> list[str]:
+            run_in_thread(lambda: self.forgotten(alice, conversation))
+            return [GOOD + " Alice is allergic to walnuts."]
+
+        with summariser(forget_meanwhile):
+            write_next(conversation.pk)
+        made = current(conversation)
+        assert made is not None and made.summary == GOOD
 
     def test_a_summary_of_nothing_else_is_refused(self, conversation: Conversation, alice: User) -> None:
         self.forgotten(alice, conversation)
