@@ -38,7 +38,7 @@ def reply_request(request: PersonRequest, pk: UUID) -> HttpResponse:
         "shown": found.request,
         "bar": bar_of(found.request) if found.request else None,
         "middle": MIDDLE,
-        "lab": address("conversation_cost_lab", reply.conversation_id),
+        "lab": address("cost_lab", reply.conversation_id),
         "back": message_address(reply.conversation_id, reply.answer_id or reply.question_id),
         "heading": "h3" if request.htmx else "h2",
     }

@@ -488,6 +488,16 @@ class PlaceTests(InspectorTests):
             said, r"\d+ of 21 messages, summary v1, 2 facts, 1 recalled · 49 % cached · \d+ % saved"
         )
 
+    def test_it_leads_to_memory_and_summaries(self) -> None:
+        page = self.page("reply_request", self.long_one().pk)
+        memory = reverse("conversation_memory", args=[self.conversation.pk])
+        fact = self.conversation.memory.get(text="Likes tea")
+        self.assertIn(f'href="{memory}#fact-{fact.pk}"', page)
+        summaries = reverse("conversation_summaries", args=[self.conversation.pk])
+        self.assertIn(f'href="{summaries}#summary-1"', page)
+        self.assertContains(self.client.get(memory), f'id="fact-{fact.pk}"')
+        self.assertContains(self.client.get(summaries), 'id="summary-1"')
+
     def test_a_failed_reply_leads_to_it_if_anything_was_sent(self) -> None:
         path = self.told("Hello?")
         reply = reply_to(self.conversation, path[0], state="failed", error_code="TimedOut")
