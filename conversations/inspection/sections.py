@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 
 from conversations.context import layout
 from conversations.context.layout import Kind, Section
@@ -220,10 +220,5 @@ def message_address(conversation_id: UUID, pk: UUID) -> str:
     return f"{page}?{urlencode({'around': pk})}#m-{pk}"
 
 
-def address(name: str, pk: UUID, fragment: str = "") -> str:
-    """Of a page that may not be there; then nothing."""
-    try:
-        found = reverse(name, args=[pk])
-    except NoReverseMatch:
-        return ""
-    return f"{found}#{fragment}" if fragment else found
+def address(name: str, pk: UUID, fragment: str) -> str:
+    return f"{reverse(name, args=[pk])}#{fragment}"

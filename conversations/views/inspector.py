@@ -9,6 +9,7 @@ from uuid import UUID
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from conversations.inspection import (
@@ -20,7 +21,7 @@ from conversations.inspection import (
     inspect,
     request_json,
 )
-from conversations.inspection.sections import MIDDLE, address, message_address
+from conversations.inspection.sections import MIDDLE, message_address
 from conversations.models import Reply
 
 from .http import PersonRequest, render_page
@@ -38,7 +39,7 @@ def reply_request(request: PersonRequest, pk: UUID) -> HttpResponse:
         "shown": found.request,
         "bar": bar_of(found.request) if found.request else None,
         "middle": MIDDLE,
-        "lab": address("cost_lab", reply.conversation_id),
+        "lab": reverse("cost_lab", args=[reply.conversation_id]),
         "back": message_address(reply.conversation_id, reply.answer_id or reply.question_id),
         "heading": "h3" if request.htmx else "h2",
     }

@@ -488,13 +488,14 @@ class PlaceTests(InspectorTests):
             said, r"\d+ of 21 messages, summary v1, 2 facts, 1 recalled · 49 % cached · \d+ % saved"
         )
 
-    def test_it_leads_to_memory_and_summaries(self) -> None:
+    def test_it_leads_to_memory_summaries_and_the_cost_lab(self) -> None:
         page = self.page("reply_request", self.long_one().pk)
         memory = reverse("conversation_memory", args=[self.conversation.pk])
         fact = self.conversation.memory.get(text="Likes tea")
         self.assertIn(f'href="{memory}#fact-{fact.pk}"', page)
         summaries = reverse("conversation_summaries", args=[self.conversation.pk])
         self.assertIn(f'href="{summaries}#summary-1"', page)
+        self.assertIn(f'href="{reverse("cost_lab", args=[self.conversation.pk])}"', page)
         self.assertContains(self.client.get(memory), f'id="fact-{fact.pk}"')
         self.assertContains(self.client.get(summaries), 'id="summary-1"')
 
