@@ -17,6 +17,7 @@ CUT_OFF = "The text was cut off before its end."
 REASONING = "The model wrote its own thoughts in place of a summary."
 TOOL = "The model wrote a tool call in place of a summary."
 ECHO = "The model repeated its task in place of a summary."
+REPEATS = "The model said the same again and again."
 TOO_LONG = "The summary is longer than it may be."
 LONGER = "The summary is longer than what it stands for."
 LANGUAGE = "The summary is in another language than the conversation."
@@ -69,6 +70,8 @@ def _reason(said: str, text: str, tokens: int, is_whole: bool, source: Source) -
         return LONGER
     if _ECHOED.search(text):
         return ECHO
+    if repeats(text):
+        return REPEATS
     if is_foreign(text, source):
         return LANGUAGE
     if gives_orders(text):
@@ -150,6 +153,18 @@ def _is_tool_call(text: str) -> bool:
         return isinstance(json.loads(text), dict | list)
     except (ValueError, RecursionError):
         return bool(re.match(r'[{\[]\s*[{"]', text))
+
+
+#: Words from which on a text has a rhythm, and the least share of its triples of words that differ.
+_ENOUGH_TO_REPEAT, _LEAST_DIFFERENT = 40, 0.5
+
+
+def repeats(text: str) -> bool:
+    """Whether it goes round in circles, as small models do."""
+    words = text.casefold().split()
+    if len(words) < _ENOUGH_TO_REPEAT:
+        return False
+    return len(set(zip(words, words[1:], words[2:], strict=False))) < _LEAST_DIFFERENT * len(words)
 
 
 _QUOTED = re.compile(r"“[^”]*”|„[^“”]*[“”]|«[^»]*»|\"[^\"\n]*\"|`[^`]*`|(?<!\w)'[^'\n]*'(?!\w)")

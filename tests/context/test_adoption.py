@@ -55,6 +55,7 @@ def test_a_summary_is_adopted_as_it_is() -> None:
         ("[TOOL_CALLS] search", adoption.TOOL),
         ('```json\n{"summary": "Ingrid"}\n```', adoption.TOOL),
         ("Ingrid " * 130, adoption.TOO_LONG),
+        ("The rest of the report is a rough outline. " * 9, adoption.REPEATS),
         ("Write one summary that stands for the summary so far and for the record.", adoption.ECHO),
         ("Ингрид переносит сервер в Гамбурге, и на это есть деньги.", adoption.LANGUAGE),
         ("英格丽德把服务器搬到汉堡。", adoption.LANGUAGE),

@@ -56,7 +56,7 @@ class NextMessageTests(ReplyTestCase):
                 await self.finished(await self.asend(conversation, "And then?"))
                 self.assertIn("Hers: Bergen it is.", self.asked(model))
                 third = await sync_to_async(summaries.current)(conversation)
-                self.assertIsNotNone(third)
+                assert third is not None
                 self.assertNotIn(third, (first, second))
                 await sync_to_async(summaries.remove)(third)
                 await self.finished(await self.asend(conversation, "And at last?"))
