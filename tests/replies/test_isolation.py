@@ -19,31 +19,36 @@ from tests import cast
 from .harness import MODEL, catalog_of
 from .turns import SMALL, TurnsTestCase, flat, say
 
-#: Who says it, in which of their two conversations, below which message, as whom, and how much.
+#: Most of it happens in one conversation of one person, so that its branches are many.
+places = st.sampled_from([0, 0, 0, 1])
+number = st.integers(0, 40)
+#: Who says it, in which of their two conversations, below which message, as whom, how much, and whether set aside.
 messages = st.tuples(
-    st.integers(0, 1),
-    st.integers(0, 1),
-    st.integers(0, 40),
+    places,
+    places,
+    number,
     st.sampled_from(["user", "assistant"]),
-    st.integers(1, 12),
-    st.booleans(),
+    st.integers(1, 40),
+    st.sampled_from([False, False, False, True]),
 )
-#: Whose memory, in which conversation, from which message if from one, for how far, in which state.
+#: Whose memory, in which conversation, from which message if from one, for how far, of which kind, in which state.
 items = st.tuples(
-    st.integers(0, 1),
-    st.integers(0, 1),
-    st.none() | st.integers(0, 40),
+    places,
+    places,
+    st.none() | number,
     st.sampled_from(MemoryItem.Scope.values),
     st.sampled_from(MemoryItem.Kind.values),
-    st.sampled_from(MemoryItem.State.values),
+    st.sampled_from([*[MemoryItem.State.ACTIVE] * 4, *MemoryItem.State.values]),
 )
 summaries = st.tuples(
-    st.integers(0, 1),
-    st.integers(0, 1),
-    st.integers(0, 40),
-    st.sampled_from(ConversationSummary.State.values),
+    places,
+    places,
+    number,
+    st.sampled_from([*[ConversationSummary.State.IN_FORCE] * 4, *ConversationSummary.State.values]),
     st.booleans(),
 )
+#: The strategies of the two conversations.
+both = st.tuples(*[st.sampled_from([Strategy.ADAPTIVE, Strategy.ADAPTIVE, *Strategy])] * 2)
 
 
 def marked(length: int) -> tuple[str, str]:
@@ -138,15 +143,13 @@ class World:
 class IsolationTests(TurnsTestCase):
     def test_a_request_holds_only_what_is_on_its_path_and_what_its_owner_may_be_told(self) -> None:
         # One database for all examples: each makes people's conversations anew, and their memory is of one only.
-        @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
         @given(
-            tree=st.lists(messages, max_size=30),
-            learned=st.lists(items, max_size=8),
-            summed=st.lists(summaries, max_size=4),
-            strategies=st.tuples(st.sampled_from(Strategy), st.sampled_from(Strategy)),
-            asked=st.lists(
-                st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 40)), min_size=1, max_size=4
-            ),
+            tree=st.lists(messages, min_size=4, max_size=30),
+            learned=st.lists(items, min_size=1, max_size=8),
+            summed=st.lists(summaries, min_size=1, max_size=4),
+            strategies=both,
+            asked=st.lists(st.tuples(places, places, number), min_size=2, max_size=4),
         )
         def holds(
             tree: list[tuple[int, int, int, str, int, bool]],
@@ -172,7 +175,8 @@ class IsolationTests(TurnsTestCase):
         MemoryItem.objects.all().delete()
         conversations = {
             (who, where): self.conversation(
-                SMALL | {"strategy": strategies[where].value, "token_budget": 1_500}, user=people[who]
+                SMALL | {"strategy": strategies[where].value, "high_water": 1_500, "token_budget": 3_000},
+                user=people[who],
             )
             for who in (0, 1)
             for where in (0, 1)
