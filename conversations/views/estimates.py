@@ -13,9 +13,11 @@ from django.views.decorators.http import require_POST
 from conversations import budgets
 from conversations.budgets import Quote, Room, quote_in
 from conversations.catalog import ModelEntry, load_catalog
+from conversations.context.bound import NOTHING_BESIDE
 from conversations.models import Conversation, Message
 from conversations.presets import Choice, PresetGone, begin_with, named_or_usual
 from conversations.replies.quoting import Prospect, Words
+from conversations.replies.statements import read_beside
 from conversations.text import clean_text
 
 from .http import PersonRequest
@@ -38,6 +40,7 @@ def estimate_of(
     if entry.price is None:
         return Estimate(entry=entry)
     path = (0, 0)
+    saved = None if conversation._state.adding else conversation.pk
     if follows is not None and not entry.is_free:
         sums = conversation.messages.filter(pk=follows).values_list("path_tokens", "path_messages")
         path = sums.first() or path
@@ -47,6 +50,7 @@ def estimate_of(
         earlier_tokens=path[0],
         path_messages=path[1],
         words=words,
+        beside=NOTHING_BESIDE if entry.is_free else read_beside(conversation.user_id, saved),
     )
     room = None if entry.is_free else budgets.room(conversation.user_id, conversation.pk)
     return Estimate(entry=entry, quote=quote_in(room, prospect.ask(entry)), room=room)
