@@ -19,7 +19,7 @@ bench-streams: install-runtime
 # What recall finds of what a later question needs, and what it costs a turn and a message. Reads LoCoMo and BEAM from
 # ../shared/data/dialogues. QUICK=1: in about a minute.
 bench-context: install-runtime
-	@.venv/bin/python -m bench.context $${QUICK:+--quick}
+	@.venv/bin/python -m bench.context $${QUICK:+--quick} $${DIALOGUES:+"$$DIALOGUES"}
 
 # Kills every part of a running product by SIGKILL, a thousand times, checks what was promised and writes
 # docs/reliability.md. About 15 minutes.

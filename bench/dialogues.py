@@ -15,7 +15,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Turn:
 class Question:
     text: str
     evidence: frozenset[str]  #: ids of the turns that hold the answer
+    is_answerable: bool = True  #: False: what it asks for was never said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,10 @@ def _locomo(name: str, row: dict[str, Any]) -> Dialogue:
         content = f"{turn['speaker']}: {turn['text']}{caption}"
         turns.append(Turn(id=turn["dia_id"], role=role, content=content))
     asked = [(str(qa["question"]), _TURN.findall(" ".join(qa.get("evidence") or []))) for qa in row["qa"]]
-    return _dialogue("locomo", name, turns, asked)
+    dialogue = _dialogue("locomo", name, turns, asked)
+    never_said = {str(qa["question"]) for qa in row["qa"] if qa.get("category") == 5}
+    questions = (replace(one, is_answerable=one.text not in never_said) for one in dialogue.questions)
+    return replace(dialogue, questions=tuple(questions))
 
 
 def _beam(name: str, chat: Any, probing: Any) -> Dialogue:

@@ -36,7 +36,8 @@ MOST = 1_000
 
 Numbers = npt.NDArray[np.float64]
 
-#: One message of the path, and one posting, as PostgreSQL packs them: big-endian, and one row for all of them.
+#: One message of the path, and one posting, as PostgreSQL packs them: big-endian, and one row for all of them. Joining
+#: bytes is what costs, so two numbers are packed as one.
 _PLACE = np.dtype([("place", ">i8"), ("depth", ">i4"), ("tokens", ">i4"), ("cosine", ">f4")])
 _POSTING = np.dtype([("place", ">i8"), ("word", ">i4"), ("frequency", ">i4")])
 
@@ -127,7 +128,7 @@ SELECT
         ORDER BY min(at) LIMIT %(meant)s
     ) AS meant,
     (
-        SELECT string_agg(int8send(p.place_id) || int4send(rarest.number::integer) || int4send(p.frequency), ''::bytea)
+        SELECT string_agg(int8send(p.place_id) || int8send(rarest.number << 32 | p.frequency), ''::bytea)
         FROM rarest CROSS JOIN LATERAL (
             SELECT place_id, frequency FROM message_postings
             WHERE conversation_id = %(conversation)s AND lexeme = rarest.lexeme
@@ -139,7 +140,7 @@ SELECT
 """
 
 _PLACES = """
-SELECT string_agg(int8send(p.id) || int4send(p.depth) || int4send(p.tokens)
+SELECT string_agg(int8send(p.id) || int8send(p.depth::bigint << 32 | p.tokens)
     || float4send(coalesce(-(p.embedding <#> %(vector)s::vector), 'NaN')::real), ''::bytea) AS places
 FROM unnest(%(lines)s::bigint[], %(untils)s::integer[]) AS line (id, until)
     JOIN message_places p ON p.branch_id = line.id

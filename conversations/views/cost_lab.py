@@ -1,0 +1,106 @@
+"""The cost lab: one conversation replayed under each strategy, beside what it has really cost. It calls no model."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods
+
+from conversations.catalog import ModelEntry, load_catalog
+from conversations.cost_lab.lab import PLANS, Lab, Row, is_ready, lab_of, use
+from conversations.models import Conversation
+from conversations.money import dollars
+
+from .composer import chosen_model
+from .cost_lab_chart import Line, cost_chart, thousands, tokens_chart
+from .http import PersonRequest, render_page
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+def cost_lab(request: PersonRequest, pk: UUID) -> HttpResponse:
+    """A long conversation is replayed once the page is there; `?now` does it with the page."""
+    shown = get_object_or_404(Conversation.objects.owned_by(request.user), pk=pk)
+    if request.method == "POST":
+        return choose(request, shown)
+    catalog = load_catalog()
+    entry = chosen_model(catalog, shown.model)
+    context: dict[str, Any] = {"conversation": shown, "entry": entry}
+    if entry is None or entry.price is None:
+        return render_page(request, "conversations/cost_lab.html", context, current=shown)
+    if request.htmx and "result" in request.GET:
+        context |= result_of(shown, entry)
+        return render(request, "conversations/cost_lab.html#result", context)
+    if "now" in request.GET or is_ready(shown, catalog, entry):
+        context |= result_of(shown, entry)
+    else:
+        context["is_replaying"] = True
+    return render_page(request, "conversations/cost_lab.html", context, current=shown)
+
+
+def choose(request: PersonRequest, shown: Conversation) -> HttpResponse:
+    plan = PLANS.get(request.POST.get("plan", ""))
+    if plan is None:
+        raise Http404
+    use(shown, plan)
+    messages.info(request, f"{plan.name} holds from the next message on.")
+    return redirect("cost_lab", shown.pk)
+
+
+def result_of(shown: Conversation, entry: ModelEntry) -> dict[str, Any]:
+    lab = lab_of(shown, load_catalog(), entry)
+    if lab is None:
+        return {"lab": None}
+    tokens = [
+        Line(
+            name=row.name,
+            values=[turn.usage.input_tokens for turn in row.simulation.turns],
+            label=thousands(row.simulation.turns[-1].usage.input_tokens),
+            is_current=row.is_current,
+        )
+        for row in lab.rows
+    ]
+    costs = [
+        Line(
+            name=row.name,
+            values=row.simulation.costs_so_far(),
+            label=dollars(row.simulation.cost),
+            is_current=row.is_current,
+        )
+        for row in lab.rows
+    ]
+    is_free = not any(row.simulation.cost for row in lab.rows)
+    return {
+        "lab": lab,
+        "tokens_chart": tokens_chart(tokens),
+        "cost_chart": None if is_free else cost_chart(costs),
+        "finding": finding(lab),
+    }
+
+
+def finding(lab: Lab) -> tuple[str, str]:
+    """What the replay says, in a sentence, and the alternative in another one."""
+    current, full = lab.current, lab.full
+    cost = dollars(current.simulation.cost)
+    kept = f" and keeps {current.kept} of {current.cited} facts" if current.cited else ""
+    if current is full or not full.simulation.cost:
+        return f"{current.name} costs {cost} for {lab.turns} turns{kept}.", _cheaper(lab)
+    over = current.over_full or 0
+    compared = "as much as" if over == 0 else f"{abs(over)} % {'more' if over > 0 else 'less'} than"
+    return f"{current.name} costs {cost}{kept}: {compared} full history.", _cheaper(lab)
+
+
+def _cheaper(lab: Lab) -> str:
+    """The best of what would cost less; silence where nothing does."""
+    current = lab.current
+    cheaper = [row for row in lab.rows if row.simulation.cost < current.simulation.cost]
+    if not cheaper:
+        return "Nothing here is cheaper."
+    best: Row = max(cheaper, key=lambda row: (row.kept, -row.simulation.cost))
+    kept = f" and keeps {best.kept} of {best.cited}" if best.cited else ""
+    return f"{best.name} would cost {dollars(best.simulation.cost)}{kept}."
