@@ -124,7 +124,8 @@ def compact_due() -> None:
 @shared_task
 @one_at_a_time
 def remove_deleted() -> None:
-    """Remove for good what was deleted 30 days ago."""
+    """Remove for good what was deleted 30 days ago. What holds in all of a person's conversations stays."""
+    memory.outlive(Conversation.objects.deleted_for_good())
     Conversation.objects.deleted_for_good().delete()
     SavedPreset.objects.deleted_for_good().delete()
 

@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.core import signing
@@ -214,24 +215,37 @@ def confirm(item: MemoryItem) -> None:
 # --- Forgetting ---------------------------------------------------------------------------------------------------
 
 
-def forget(item: MemoryItem) -> str:
+def forget(item: MemoryItem, *, is_mistake: bool = False) -> str:
     """Erase a fact and all its versions, so that only digests are left by which it is known when it comes back.
 
-    Returns what brings it back: the text is signed and in the answer alone. "No" to a proposal is the same.
+    A mistake is one that should not have been kept: the message that said it may still be quoted, and summaries may
+    tell it. So is a proposal: to forget it is to say no. Returns what brings it back: signed, and in the answer alone.
     """
     with transaction.atomic():
         lock_memory(item.user_id)
         versions = _versions(item)
-        erased = [[str(one.pk), one.text, one.state, one.token_count, one.is_pinned] for one in versions]
+        is_mistake = is_mistake or any(one.state == State.PROPOSED for one in versions)
+        erased = [_as_it_was(one) for one in versions]
         texts = [one.text for one in versions]
         for one in versions:
             one.traces = traces_of(one.user_id, one.text)
             one.text, one.note, one.token_count, one.is_pinned = "", "", 0, False
             one.state, one.ended_at = State.FORGOTTEN, timezone.now()
-        fields = ["traces", "text", "note", "token_count", "is_pinned", "state", "ended_at"]
-        MemoryItem.objects.bulk_update(versions, fields)
-        summaries.forget(item.user_id, texts)
+            if is_mistake:
+                one.source = None
+        MemoryItem.objects.bulk_update(versions, [*_ERASED, "source", "traces", "ended_at"])
+        if versions and not is_mistake:
+            summaries.forget(item.user_id, texts)
     return signing.dumps([item.user_id, erased], salt=_UNDO, compress=True) if erased else ""
+
+
+#: What of a fact is erased, and comes back with it.
+_ERASED = ("text", "note", "token_count", "is_pinned", "state")
+
+
+def _as_it_was(item: MemoryItem) -> dict[str, Any]:
+    source_id = str(item.source_id) if item.source_id else None
+    return {"pk": str(item.pk), "source_id": source_id} | {name: getattr(item, name) for name in _ERASED}
 
 
 def restore(user: User, undo: str) -> list[MemoryItem]:
@@ -244,20 +258,18 @@ def restore(user: User, undo: str) -> list[MemoryItem]:
         raise TooLate
     with transaction.atomic():
         lock_memory(user.pk)
-        back = [
-            pk
-            for pk, text, state, tokens, is_pinned in erased
-            if MemoryItem.objects.filter(pk=pk, user=user, state=State.FORGOTTEN).update(
-                text=text,
-                state=state,
-                token_count=tokens,
-                is_pinned=is_pinned,
-                traces=[],
-                ended_at=None if state in {State.ACTIVE, State.PROPOSED} else timezone.now(),
-            )
-        ]
+        back = [pk for values in erased if (pk := _bring_back(user, **values))]
     current = MemoryItem.objects.filter(pk__in=back, state__in=[State.ACTIVE, State.PROPOSED])
     return list(current.order_by("id"))
+
+
+def _bring_back(user: User, *, pk: str, source_id: str | None, **values: Any) -> str | None:
+    """The id of a version that was forgotten and is not any more."""
+    has_ended = values["state"] not in {State.ACTIVE, State.PROPOSED}
+    source = Message.objects.filter(pk=source_id, conversation__user=user).first() if source_id else None
+    forgotten = MemoryItem.objects.filter(pk=pk, user=user, state=State.FORGOTTEN)
+    ended_at = timezone.now() if has_ended else None
+    return pk if forgotten.update(**values, source=source, traces=[], ended_at=ended_at) else None
 
 
 def unsay(message_id: UUID) -> None:

@@ -205,7 +205,7 @@ def memory_forget(request: PersonRequest, pk: UUID) -> HttpResponse:
     """Erase a fact. Only the page that is shown now can bring it back."""
     item = get_object_or_404(mine(request), pk=pk)
     was_proposed = item.state == State.PROPOSED
-    undo = memory.forget(item)
+    undo = memory.forget(item, is_mistake=is_in_thread(request))
     said = (
         "It will not be remembered." if was_proposed else "Forgot 1 fact. The next message goes without it."
     )

@@ -153,3 +153,28 @@ def test_its_message_is_not_quoted_back(alice: User, conversation: Conversation)
 
 def test_who_has_forgotten_nothing_is_asked_for_no_digest(alice: User) -> None:
     assert Forgotten.by(alice.pk).facts == ()
+
+
+def test_what_was_kept_by_mistake_may_still_be_quoted_and_does_not_come_back(
+    conversation: Conversation,
+) -> None:
+    (item,) = state(conversation, "Remember that my daughter is called Ingeborg.")
+    undo = memory.forget(item, is_mistake=True)
+    assert not MemoryItem.objects.not_to_be_recalled(conversation.pk).exists()
+    assert is_forgotten(conversation.user_id, "my daughter is called Ingeborg")
+    (back,) = memory.restore(conversation.user, undo)
+    assert (back.source_id, back.text) == (conversation.leaf_id, "my daughter is called Ingeborg")
+
+
+def test_no_to_a_proposal_hides_no_message(conversation: Conversation) -> None:
+    message = say(conversation, "Prices should not be mentioned.")
+    item = MemoryItem.objects.create(
+        user=conversation.user,
+        conversation=conversation,
+        source=message,
+        kind=Kind.CONSTRAINT,
+        text="Do not mention prices",
+        state=State.PROPOSED,
+    )
+    memory.forget(item)
+    assert not MemoryItem.objects.not_to_be_recalled(conversation.pk).exists()
