@@ -72,7 +72,8 @@ def want(conversation: Conversation, user: User) -> ConversationSummary | None:
 
 def write_wanted(summary_id: UUID) -> Outcome:
     """Write what a person asked for. A second run does nothing; what becomes of it is on the row."""
-    asked = ConversationSummary.objects.select_related("conversation").filter(pk=summary_id).first()
+    found = ConversationSummary.objects.select_related("conversation").filter(pk=summary_id)
+    asked = found.filter(conversation__deleted_at=None, conversation__user__is_active=True).first()
     job = _job(asked.conversation) if asked else None
     if asked is None:
         return Outcome.NOTHING

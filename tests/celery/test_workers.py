@@ -20,13 +20,22 @@ from chatapp.embedded import paths
 from chatapp.embedded.folder import make_data_dir
 from chatapp.embedded.valkey import Valkey
 from conversations.metrics import WORKER_COUNTERS
-from conversations.models import Budget, Conversation, DailySpend, Hold, LedgerEntry, Message
+from conversations.models import (
+    Budget,
+    Conversation,
+    ConversationSummary,
+    DailySpend,
+    Hold,
+    LedgerEntry,
+    Message,
+)
 from conversations.tasks import write_title
 from tests import cast
 from tests.budgets.common import ask, reserve
 from tests.celery.processes import Program, until
 from tests.celery.workers import RUNS
 from tests.servers import Server, fake_provider, stats, test_database_url
+from tests.summaries.talks import say
 
 
 class WorkerTests(TransactionTestCase):
@@ -142,6 +151,42 @@ class WorkerTests(TransactionTestCase):
             os.kill(child, signal.SIGKILL)
         until(lambda: self.is_named(conversation), "the title")
         self.assertEqual(self.calls(), before + 2)
+
+    def test_a_summary_whose_worker_is_killed_is_written_once_by_the_other(self) -> None:
+        before = self.calls()
+        conversation = self.long_talk(self.asked_about("And the rest?"))
+        until(lambda: self.calls() == before + 1, "the first call")
+        busy = self.busy_worker()
+        busy.kill()
+        self.addCleanup(busy.wait_ready)
+        self.addCleanup(busy.start)
+        until(ConversationSummary.objects.filter(conversation=conversation).exists, "the summary")
+        conversation.refresh_from_db()
+        self.assertEqual([row.state for row in conversation.summaries.all()], ["in_force"])
+        self.assertEqual(self.calls(), before + 2)
+        until(lambda: self.is_done(conversation), "the end of the task")
+
+    def long_talk(self, last: str) -> Conversation:
+        """Due to be summarised; its memory is not asked about."""
+        alice = cast.alice()
+        alice.is_remembering = False
+        alice.save()
+        conversation = Conversation.objects.create(
+            user=alice, model="openai/fake-large", title="Harbour", title_source="person"
+        )
+        for number in range(4):
+            say(
+                conversation,
+                f"What about the harbour, part {number}, and the crane?",
+                "It is as it was before.",
+            )
+        say(conversation, last, "There is no rest.")
+        Conversation.objects.filter(pk=conversation.pk).update(compaction_due_at=Now())
+        return conversation
+
+    def is_done(self, conversation: Conversation) -> bool:
+        conversation.refresh_from_db()
+        return conversation.compaction_due_at is None and conversation.compaction_lease_expires_at is None
 
     def test_workers_go_on_when_redis_has_been_away(self) -> None:
         self.valkey.stop()

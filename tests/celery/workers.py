@@ -23,15 +23,17 @@ from django.conf import settings  # noqa: E402
 from chatapp.celery import app as app  # noqa: E402
 from conversations import titles  # noqa: E402
 from conversations.exclusive import one_at_a_time  # noqa: E402
+from conversations.summaries import schedule  # noqa: E402
 
 RUNS = "tests:runs"  #: a list of “begin” and “end” in the order in which they happened
 
-titles.LEASE = timedelta(seconds=2)
+titles.LEASE = schedule.LEASE = timedelta(seconds=2)
 app.conf.beat_schedule = {
     name: {"task": task, "schedule": seconds, "options": {"expires": seconds}}
     for name, task, seconds in (
         ("reap", "conversations.tasks.reap", 1.0),
         ("titles", "conversations.tasks.write_missing_titles", 1.0),
+        ("compact", "conversations.tasks.compact_due", 1.0),
         ("enforce", "conversations.tasks.enforce_budgets", 1.0),
         ("watched", "tests.celery.workers.watched_job", 0.3),
     )

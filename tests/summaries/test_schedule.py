@@ -367,6 +367,19 @@ class TestWanted:
             again = summaries.want(conversation, alice)
             assert again is not None and again.version == 2
 
+    @pytest.mark.parametrize("gone", ["deleted", "suspended"])
+    def test_nothing_is_paid_for_who_is_gone(self, alice: User, gone: str) -> None:
+        conversation = talk(alice)
+        with summariser([GOOD]) as model:
+            asked = summaries.want(conversation, alice)
+            assert asked is not None
+            if gone == "deleted":
+                Conversation.objects.update(deleted_at=timezone.now())
+            else:
+                User.objects.update(is_active=False)
+            summaries.write_wanted(asked.pk)
+        assert not model.requests
+
     def test_an_empty_conversation_has_nothing_to_say(self, alice: User) -> None:
         with summariser([GOOD]):
             assert summaries.want(Conversation.objects.create(user=alice, model=ENTRY.id), alice) is None
