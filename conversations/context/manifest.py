@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -111,7 +111,7 @@ def manifest_json(
             }
             for row in left_out
         ],
-        "figures": asdict(figures),
+        "figures": dict(vars(figures)),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -87,7 +87,7 @@ class Policy:
         return 2 * (self.high_water if self.strategy.is_append_only else self.input_limit)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(vars(self))  # all plain values: a deep copy would take as long as planning
 
 
 def policy_for(

@@ -77,9 +77,11 @@ class Chat:
     memory: list[MemoryItem] = field(default_factory=list)
     summaries: list[Summary] = field(default_factory=list)
     cut: Cut | None = None
+    made: int = 0  #: messages so far, other branches included
 
     def add(self, role: Literal["user", "assistant"], text: str) -> HistoryMessage:
-        message = HistoryMessage(id=UUID(int=len(self.path) + 1), role=role, content=text, tokens=words(text))
+        self.made += 1
+        message = HistoryMessage(id=UUID(int=self.made), role=role, content=text, tokens=words(text))
         self.path.append(message)
         return message
 

@@ -191,6 +191,7 @@ def test_another_branch_begins_anew_and_shows_nothing_of_the_first() -> None:
         chat.ask(f"first branch {n} " + "q " * 40, answer="a " * 40)
     branch = Chat(chat.policy, path=[], cut=chat.cut)
     branch.path = chat.path[:4]
+    branch.made = 1_000
     branch.cut = None
     branch.add("user", "second branch")
     own = branch.plan()
