@@ -77,8 +77,11 @@ def local_model() -> Iterator[paths.LocalModel]:
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
     """The ledger refuses to be emptied, and emptying is how a `TransactionTestCase` tidies up after itself."""
+    from tests.emptying import empty_quickly
+
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         cursor.execute("ALTER TABLE ledger_entries DISABLE TRIGGER ledger_is_not_emptied")
+    empty_quickly()
 
 
 @pytest.fixture(autouse=True)
