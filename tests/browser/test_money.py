@@ -234,7 +234,7 @@ def test_a_reply_says_what_it_holds_then_what_it_has_cost(sign_in: SignIn, alice
     ask(page, "Second [[deltas=40 pace=50ms]]")
     expect(page.locator("#estimate")).to_have_text(re.compile(r"\$0\.\d+ held\s*·\s*Esc stops"))
     finished(page)
-    cost = page.locator(".receipt").last.get_by_role("link")
+    cost = page.locator(".receipt").last.get_by_role("link", name="its line in the ledger")
     expect(cost).to_have_text(re.compile(r"^\$0\.0\d+$"))
     until(lambda: f"Reply finished. It cost {cost.inner_text()}." in page.evaluate("said"))
     expect(page.locator("#estimate")).to_contain_text("left today")
