@@ -43,7 +43,7 @@ LIMITS = {
     "beam": {"product": (65, 71, 78, 86), "without embeddings": (60, 68, 74, 81)},
 }
 #: Questions that are asked of each long chat whose bill is measured.
-ASKED = 200
+ASKED = 100
 TICKS = os.sysconf("SC_CLK_TCK")
 COUNTED_AS = "gpt-4o"
 QUESTION = "And what was it that we said about contract {n} with {name}, back in {place}?"

@@ -16,10 +16,10 @@ from conversations.catalog import Catalog, ModelEntry
 from conversations.context.caching import rules_for
 from conversations.context.policy import Policy, Strategy
 from conversations.context.presets import Preset
-from conversations.context.simulate import Request, Simulation, Turn, bill, full_history, replay
+from conversations.context.simulate import Request, Simulation, Turn, bill, replay
 from conversations.context.view import HistoryMessage
 from conversations.llm.tokens import count_tokens, recounted
-from conversations.models import Conversation, LedgerEntry, Message, Purpose
+from conversations.models import Conversation, LedgerEntry, Message, Purpose, ReplyAttempt
 from conversations.presets import change, preset_of
 from conversations.prices import Price
 from conversations.replies.bounds import policy_of
@@ -29,6 +29,8 @@ from .recollection import Recollection
 
 #: A replay takes some 10 ms a turn over all strategies.
 MOST_TURNS = 200
+#: Counts that are further apart are no estimate's error.
+LEAST_SHARE, MOST_SHARE = 0.5, 2.0
 #: Models beside each other.
 MOST_MODELS = 3
 #: Replays that are kept.
@@ -261,7 +263,9 @@ def _replayed(conversation: Conversation, catalog: Catalog, entry: ModelEntry) -
         return None
     shown, others = _models(catalog, entry)
     summary = catalog.summary()
-    run = partial(_run, turns, entry, conversation.system_prompt, summary.price if summary else None, shown)
+    counted = reported_share(conversation, entry)
+    background = summary.price if summary else None
+    run = partial(_run, turns, entry, conversation.system_prompt, counted, background, shown)
     own = policy_of(entry, preset_of(conversation), reply_tokens=conversation.reply_tokens)
     rows = []
     for plan in PLANS.values():
@@ -294,6 +298,7 @@ def _run(
     turns: Sequence[Turn],
     entry: ModelEntry,
     system_prompt: str,
+    counted: float,
     background: Price | None,
     models: Sequence[ModelEntry],
     policy: Policy,
@@ -303,7 +308,9 @@ def _run(
     note: str,
     is_current: bool,
 ) -> Row:
-    requests = requests_of(turns, policy, entry.model_id, system_prompt)
+    requests = [
+        corrected(request, counted) for request in requests_of(turns, policy, entry.model_id, system_prompt)
+    ]
     priced = [_billed(requests, model, background) for model in models]
     most = priced[0].most_tokens
     return Row(
@@ -336,12 +343,30 @@ def requests_of(
     )
 
 
-def naive_requests(
-    turns: Sequence[Turn], policy: Policy, model_id: str, system_prompt: str = ""
-) -> list[Request]:
-    """What sending everything each time would be, whatever the window."""
-    system = count_tokens(system_prompt, model_id) if system_prompt else 0
-    return full_history(turns, system_tokens=system, overhead=policy.message_overhead)
+def reported_share(conversation: Conversation, entry: ModelEntry) -> float:
+    """How many tokens its provider counted for each one that we did, in this conversation; 1 if it never said."""
+    attempts = ReplyAttempt.objects.filter(
+        reply__conversation=conversation, model=entry.id, usage_reported=True, input_tokens__gt=0
+    )
+    rows = attempts.order_by("-id").values_list("input_tokens", "manifest__input_tokens")[:MOST_TURNS]
+    pairs = [
+        (reported, planned)
+        for reported, planned in rows
+        if reported and isinstance(planned, int) and planned > 0
+    ]
+    if not pairs:
+        return 1.0
+    share = sum(reported for reported, _ in pairs) / sum(planned for _, planned in pairs)
+    return min(max(share, LEAST_SHARE), MOST_SHARE)
+
+
+def corrected(request: Request, share: float) -> Request:
+    return replace(
+        request,
+        input_tokens=round(request.input_tokens * share),
+        repeated_tokens=round(request.repeated_tokens * share),
+        marks=tuple(round(mark * share) for mark in request.marks),
+    )
 
 
 def _billed(requests: Sequence[Request], entry: ModelEntry, background: Price | None) -> Simulation:

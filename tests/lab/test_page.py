@@ -186,7 +186,7 @@ class LabTests(PageTests):
         reply = Reply.objects.create(
             user=self.alice,
             conversation=self.shown,
-            question_id=leaf.parent_id,
+            question_id=leaf.parent_id or leaf.pk,
             answer=leaf,
             model=MODEL,
             max_tokens=10,
@@ -217,7 +217,7 @@ class LabTests(PageTests):
         for turns in (3, 30):
             conversation = Conversation.objects.create(user=self.alice, model=MODEL)
             talk(conversation, turns)
-            with self.assertNumQueries(3):
+            with self.assertNumQueries(4):
                 lab_of(conversation, load_catalog(), entry)
 
 
