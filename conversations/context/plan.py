@@ -201,12 +201,12 @@ class _Planner:
             if tokens > high:
                 raise DoesNotFit
             return start, draft
-        if tokens > high:
-            return Start.FULL, self._cut_down()
         # What the provider must read anew anyway is cut where the next summary is ready.
         is_cold = self.given.cache_is_cold or start in (Start.CHANGED, Start.BRANCH)
         if is_cold and tokens > self.policy.soft_mark * high:
             return (Start.COLD if start is Start.EXTENDS else start), self._cut_down()
+        if tokens > high:
+            return Start.FULL, self._cut_down()
         return start, draft
 
     def _start(self) -> Start:

@@ -72,7 +72,15 @@ def discarded(outcome: Outcome) -> Outcome:
     """A reply that was cut off where its preset keeps no part of one: failed, whatever it was charged."""
     if outcome.state != ReplyState.INTERRUPTED:
         return outcome
-    return replace(outcome, state=ReplyState.FAILED, text="", reasoning="", token_count=0)
+    return replace(
+        outcome,
+        state=ReplyState.FAILED,
+        text="",
+        reasoning="",
+        token_count=0,
+        error_code="Discarded",
+        error_detail=outcome.error_code,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

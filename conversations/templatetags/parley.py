@@ -234,6 +234,7 @@ OWN_FAILURES = {
     "DoesNotFit": "This conversation is longer than the model can read. Choose a model with a larger window.",
     "ProcessStopped": "Parley was restarted before this reply had begun.",
     "ProcessDied": "Parley was stopped before this reply had begun.",
+    "Discarded": "The reply was cut off, and this conversation keeps no part of such a reply.",
     "InternalError": "Something failed inside Parley. It is logged.",
 }
 #: Endings whose detail is a whole sentence of ours.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -220,12 +221,15 @@ class RepliesTests(TurnsTestCase):
             async with web_process():
                 reply = await self.finished(await self.asend(conversation, "What is it?"))
                 self.assertEqual((reply.state, reply.answer_id, reply.text), (ReplyState.FAILED, None, ""))
-                self.assertEqual(reply.error_code, "StreamInterrupted")
+                self.assertEqual((reply.error_code, reply.error_detail), ("Discarded", "StreamInterrupted"))
                 await self.finished(await self.asend(conversation, "Again?"))
         line = await LedgerEntry.objects.filter(reply_id=reply.pk).alast()
         assert line is not None
         self.assertGreater(line.output_tokens, 0)  # what came was billed, whatever became of it
         self.assertNotIn("Half of it", flat(provider.requests[1]))
+        await sync_to_async(self.client.force_login)(self.alice)
+        page = await sync_to_async(self.client.get)(f"/conversations/{conversation.pk}/")
+        self.assertContains(page, "keeps no part of such a reply")
 
     async def test_the_same_holds_when_its_process_dies(self) -> None:
         conversation = await sync_to_async(self.conversation)(SMALL | {"on_stream_failure": "discard"})
@@ -357,6 +361,32 @@ class BackgroundTests(TurnsTestCase):
             plan, _, _ = await self.turn(pool, conversation, "And after that?")
             self.assertIn("Written by hand.", flat(plan))
             self.assertNotIn("The first summary.", flat(plan))
+
+    async def test_what_the_provider_has_forgotten_is_cut_early(self) -> None:
+        for age, start in ((timedelta(minutes=1), Start.EXTENDS), (timedelta(hours=1), Start.COLD)):
+            conversation = await sync_to_async(self.conversation)(SMALL)
+            await sync_to_async(dialogue)(conversation, *[FILLER] * 10)
+            with catalog_of(ScriptedProvider(), model_id="claude-sonnet-4"):
+                async with self.pool() as pool:
+                    plan, _, _ = await self.turn(pool, conversation, "And now?")
+                    self.assertGreater(plan.input_tokens, 450, "the soft mark")
+                    await Conversation.objects.filter(pk=conversation.pk).aupdate(cut_at=timezone.now() - age)
+                    plan, _, _ = await self.turn(pool, conversation, "And then?")
+            self.assertEqual(plan.start, start)
+
+    async def test_a_model_that_stands_in_is_shown_what_it_can_read(self) -> None:
+        conversation = await sync_to_async(self.conversation)(SMALL | {"high_water": 16_000})
+        await sync_to_async(dialogue)(conversation, *[FILLER] * 60)
+        reply = await self.asend(conversation, "And now?")
+        async with self.pool() as pool:
+            entry = await sync_to_async(_entry)()
+            plan, requests, _ = await self.plan(pool, reply, entry)
+            small = replace(entry, id="scripted/small", context_window=2_000, max_output=500)
+            other = await requests.plan(small)
+        self.assertFalse(plan.was_cut)
+        self.assertTrue(other.was_cut)
+        self.assertLessEqual(other.input_tokens, 1_500)
+        self.assertEqual(other.policy.model, "scripted/small")
 
     async def test_a_constraint_is_there_to_the_letter_after_fifty_cuts(self) -> None:
         rule = "Never mention prices, not even “about $5 — or 5 €”."
