@@ -68,7 +68,8 @@ def most_input_tokens(
 
 def _beside(beside: Beside, meter: Meter) -> int:
     """All lines of memory and the summary. Constraints and facts have a block each on top and in each insert."""
-    blocks = min(beside.lines, 2 * (beside.inserts + 2))
+    kinds = (beside.constraints > 0) + (beside.lines > beside.constraints)
+    blocks = min(beside.lines, kinds * (beside.inserts + 2))
     header = meter.overhead + max(meter.count(CONSTRAINTS), meter.count(MEMORY)) if blocks else 0
     tokens = beside.line_tokens + LINE_OVERHEAD * beside.lines + header * blocks
     if beside.summary_tokens:
