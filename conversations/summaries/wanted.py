@@ -130,9 +130,8 @@ def _base(conversation: Conversation) -> ConversationSummary | None:
     found = current(conversation)
     if found is None:
         return None
-    end = newest_whole_turn(conversation)
     before = in_force(conversation).filter(message_count_at_creation__lt=found.message_count_at_creation)
-    return before.newest_first().first() if end else found
+    return before.newest_first().first()
 
 
 def _refuse_without_money(job: Job, end: Message) -> None:

@@ -25,7 +25,7 @@ State = ConversationSummary.State
 SHOWN = 30
 
 USED_NEXT = "The next message uses it."
-REMOVED_CURRENT = "Removed. The model sees the newest messages, and earlier ones where they help, until a new one is written."
+REMOVED_CURRENT = "Removed. Until a new one is written, the model sees the newest messages, and earlier ones that help."
 NOTHING_YET = "There is nothing to summarise yet."
 
 

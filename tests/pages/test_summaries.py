@@ -178,7 +178,7 @@ class ChangeTests(SummaryTests):
     def test_removing_can_be_undone(self) -> None:
         made = self.kept()
         _, panel = self.do("remove", made)
-        self.assertIn("The model sees the newest messages", panel)
+        self.assertIn("the model sees the newest messages", panel)
         self.assertIn("Undo", panel)
         self.assertIsNone(summaries.current(self.conversation))
         self.do("restore", made)
