@@ -168,6 +168,8 @@ class FactForm(forms.Form):
     ) -> None:
         initial = {"text": item.text, "kind": item.kind} if item else None
         super().__init__(data, initial=initial, prefix="edit" if item else "fact")
+        if item:
+            self.fields["text"].widget.attrs["autofocus"] = True
         if item or conversation is None:
             del self.fields["scope"]
 

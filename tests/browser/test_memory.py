@@ -65,6 +65,7 @@ def test_a_fact_is_pinned_edited_and_forgotten_by_keyboard(page: Page, alice: Us
     expect(page.locator(".fact.pinned")).to_contain_text("Short answers")
     expect(page.get_by_role("button", name="Pin: Short answers")).to_be_focused()
     page.get_by_role("link", name="Edit: Short answers").press("Enter")
+    expect(page.locator(".is-edited textarea")).to_be_focused()
     page.locator(".is-edited textarea").fill("Answers of one line")
     page.get_by_role("button", name="Save", exact=True).press("Enter")
     expect(page.locator(".fact.pinned > p")).to_have_text("Answers of one line")

@@ -340,6 +340,22 @@ class TestFailing:
         assert told(conversation) == ["We deploy on Fridays"]
 
 
+class TestLogs:
+    def test_no_word_of_it_is_in_a_log(
+        self, conversation: Conversation, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("DEBUG", logger="conversations")
+        for item in state(conversation, "Remember that the gate code is Ingeborg."):
+            memory.forget(item)
+        say(conversation, "We deploy on Fridays with Ansible.")
+        learn(conversation, found("We deploy on Fridays with Ansible", message=2))
+        say(conversation, "We like Ansible.")
+        learn(conversation, answer="Ansible is no JSON")
+        said = caplog.text.lower()
+        assert "learned" in said
+        assert not any(word in said for word in ("ingeborg", "ansible", "friday", "gate code"))
+
+
 class TestPaying:
     @pytest.mark.django_db(transaction=True)
     def test_a_call_is_held_and_is_a_line_of_the_ledger(self, conversation: Conversation) -> None:

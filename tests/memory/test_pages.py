@@ -136,6 +136,16 @@ class ReadingTests(MemoryPageTests):
             for address in (reverse("memory"), reverse("memory_export")):
                 self.assertNotContains(client.get(address), "Alice")
 
+    def test_the_admin_shows_nothing_of_it(self) -> None:
+        self.keep("Alice likes tea")
+        client = signed_in(cast.ada())
+        for name in ("conversations_conversation_change", "conversations_user_change"):
+            pk = self.conversation.pk if "conversation_" in name else self.alice.pk
+            response = client.get(reverse(f"admin:{name}", args=[pk]))
+            self.assertEqual(response.status_code, 200)
+            self.assertNotContains(response, "likes tea")
+        self.assertNotContains(client.get(reverse("admin:index")), "memory item")
+
     def test_a_deleted_conversation_is_not_shown_and_what_holds_in_all_is(self) -> None:
         self.keep("Short answers")
         memory.change_scope(self.keep("Likes tea"), Scope.PERSON)
