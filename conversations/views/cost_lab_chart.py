@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from conversations.money import dollars
+from conversations.money import exact
 
 LEFT, RIGHT, TOP, BASE = 58, 420, 12, 224
 #: Points of a line: more are not seen.
@@ -54,7 +54,7 @@ def tokens_chart(lines: Sequence[Line]) -> Chart:
 
 
 def cost_chart(lines: Sequence[Line]) -> Chart:
-    return _chart(lines, dollars)
+    return _chart(lines, _exactly)
 
 
 def _chart(lines: Sequence[Line], label: Callable[[int], str]) -> Chart:
@@ -119,6 +119,10 @@ def _apart(ends: Sequence[float]) -> list[float]:
         placed[at] = above = max(min(placed[at], lowest), above + APART)
         lowest += APART
     return placed
+
+
+def _exactly(amount: int) -> str:
+    return f"${exact(amount).removesuffix('.00')}"
 
 
 def thousands(tokens: int) -> str:
