@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -198,7 +199,7 @@ def read_claim(row: Mapping[str, Any]) -> tuple[Claim, Known]:
         history=[_said(each) for each in values.pop("history")],
         path_messages=values.pop("path_messages"),
         path_tokens=values.pop("path_tokens"),
-        cut=Cut.from_json(cut) if cut else None,
+        cut=_cut(cut),
         cut_age=cut_age,
     )
     if background := values.pop("background"):
@@ -212,6 +213,13 @@ def read_claim(row: Mapping[str, Any]) -> tuple[Claim, Known]:
             forgotten=forgotten,
         )
     return Claim(preset=preset_of(values.pop("preset")), **values), known
+
+
+def _cut(stored: dict[str, Any] | None) -> Cut | None:
+    """What another version of Parley has stored may not be read: then the next request begins anew."""
+    with suppress(KeyError, TypeError, ValueError):
+        return Cut.from_json(stored) if stored else None
+    return None
 
 
 def _said(row: list[Any]) -> Said:

@@ -451,6 +451,14 @@ class BackgroundTests(TurnsTestCase):
             [m["role"] for m in openai.build_body(request, base_url="https://x.test")["messages"]], roles
         )
 
+    async def test_a_cut_that_cannot_be_read_is_none(self) -> None:
+        cuts: list[Any] = [{"key": "old"}, {"first_message_id": str(uuid4()), "memory": []}, []]
+        for cut in cuts:
+            conversation = await sync_to_async(self.conversation)(cut=cut, cut_at=timezone.now())
+            async with self.pool() as pool:
+                plan, _, _ = await self.turn(pool, conversation, "Hello?")
+            self.assertEqual(plan.start, Start.FIRST)
+
     def test_a_preset_that_cannot_be_read_does_not_hold_up_replies(self) -> None:
         from asgiref.sync import async_to_sync
 
