@@ -84,6 +84,7 @@ STATES: list[tuple[str, Callable[[Page], None]]] = [
     ("{conversation}", nothing),
     ("{conversation}settings/", nothing),
     ("{conversation}context/", nothing),
+    ("{conversation}cost-lab/", nothing),
     ("/", open_presets),
     ("/presets/", nothing),
     ("/presets/new/?from=code", nothing),
