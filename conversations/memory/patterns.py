@@ -114,6 +114,7 @@ def _preference(language: str, pattern: str) -> Way:
 _NO_ORDER = (
     r"mind|again|ever|once|before|a|an|the|in|at|on|to|too|so|that|this|it|i|we|he|she|they|you|my|been|had|has|"
     r"have(?!\s+(?:a|an|the|more|any)\b)|was|were|is|are|did|does|knew|known|thought|said|seen|heard|got|gotten|gone|went|"
+    r"saw|lost|won|left|ran|kept|bought|grew|give up|"
     r"came|met|found|felt|made|took|taken|told|gave|given|understood|wrote|written|ate|eaten|done|will|would|"
     r"could|should|really|quite|even|more|less|better|know(?:s|n)?|say never|ending|gonna|happens?"
 )
@@ -149,15 +150,24 @@ ENGLISH = (
     _rule("en", r"(?:do\s+not|don['\u2019]?t)\s+ever\s+\w.+"),
     _rule("en", rf"you\s+(?:must|should)\s+always\s+{_TONGUES}\s+.+", slot="language"),
     _rule("en", r"you\s+(?:must|should)\s+always\s+\w.+"),
+    _rule(
+        "en",
+        r"i(?:['\u2019]d\s+like|\s+would\s+like|\s+want)\s+you\s+to\s+(?:always|never)\s+(?!have\b|be\b)\w.+",
+    ),
     _asked(
         "en",
         r"(?:always\s+)?remember(?:\s+this)?(?:\s*:\s*|,?\s+that\s+)"
         r"(?!(?:time|day|night|one|guy|girl|song|movie|film|book|show|place|game|episode|feeling)\b)",
     ),
+    _asked("en", r"i\s+want\s+you\s+to\s+remember(?:\s*:\s*|,?\s+that\s+)"),
+    _asked(
+        "en",
+        r"remember\s+(?=(?:i['\u2019]m|i\s+am|we['\u2019]re|we\s+are|(?:my|our)\s+(?:\S+\s+){1,3}(?:is|are))\s)",
+    ),
     _asked("en", r"(?:keep|bear)\s+in\s+mind(?:\s*:\s*|,?\s+that\s+)"),
     _asked("en", r"(?:do\s+not|don['\u2019]?t)\s+forget(?:\s*:\s*|,?\s+that\s+)"),
     _way("en", rf"remember\s+to\s+(?P<fact>{_REST})", Kind.CONSTRAINT, scope=Scope.PERSON),
-    _name("en", r"my\s+name\s+is", no=_EN_NOT_NAME, end=_EN_END),
+    _name("en", r"my\s+name(?:\s+is|['\u2019]s)", no=_EN_NOT_NAME, end=_EN_END),
     _name("en", r"(?:you\s+can\s+|just\s+)?call\s+me", no=_EN_NOT_NAME, end=_EN_END),
     _preference("en", r"i\s+prefer\s+(?!not\s+to\s+say)\w.+"),
 )
@@ -221,6 +231,11 @@ FRENCH = (
         "fr", r"(?:ne\s+|n['\u2019])(?!(?:ai|as|a|est|suis|sait|peut)\b)[\w-]+\s+(?:plus\s+)?jamais(?:\s.+)?"
     ),
     _rule("fr", r"ne\s+jamais\s+\w+(?:er|ir|re)\b.*"),
+    _rule("fr", r"toujours\s+(?:répondre|écrire|parler)\s+en\s+\w+(?:\s.*)?", slot="language"),
+    _rule(
+        "fr",
+        r"toujours\s+(?:répondre|utiliser|écrire|donner|citer|indiquer|vérifier|ajouter|expliquer)\s+\w.+",
+    ),
     _rule(
         "fr",
         rf"(?:à\s+partir\s+de\s+maintenant|à\s+partir\s+d['\u2019]aujourd['\u2019]hui|désormais|dorénavant),?\s+(?:{_FR_VERBS}|ne|n['\u2019])"

@@ -21,7 +21,11 @@ _QUOTE = re.compile(r"^[ \t]*>.*$|^(?: {4}|\t).*$|^[ \t]*\|.*$", re.MULTILINE)  
 _QUOTED = re.compile(
     r"\"[^\"\n]+\"|“[^”\n]+[”“]|„[^“”\n]+[“”]|«[^»\n]+»|»[^«\n]+«|(?<![\w'])'[^'\n]+'(?!\w)|(?<!\w)\u2018[^\u2019\n]+\u2019(?!\w)"
 )
-_END = re.compile(r"(?<=[.!?…])[\"”\u2019)]*\s+|\n+")
+_END = re.compile(
+    r"(?<=[.!?…])(?<!\b(?:Dr|Mr|Ms|St|Nr|No|vs)\.)(?<!\b(?:Mrs|bzw|etc)\.)(?<!\bProf\.)(?<!\b(?:e\.g|i\.e|z\.B|d\.h)\.)"
+    r"[\"”\u2019)]*\s+|\n+"
+)
+_PLEASE = re.compile(r",?\s+(?:please|bitte|por favor|s['\u2019]il (?:te|vous) plaît)[.!]*$", re.IGNORECASE)
 _BULLET = re.compile(r"(?:[-*•\u2013]|\d{1,2}[.)])\s+")
 #: "Draft an offer, and never mention prices": only after a sentence that orders something, too.
 _ANOTHER = re.compile(r",\s+(?:and|but|und|aber|et|mais|y|pero)\s+", re.IGNORECASE)
@@ -117,7 +121,7 @@ def _stated_by(sentence: str, original: str) -> Stated | None:
 
 def _made(way: Way, fact: str) -> Stated:
     kind, slot = way.kind, way.slot
-    fact = fact.rstrip(" .!;,")
+    fact = _PLEASE.sub("", fact).rstrip(" .!;,")
     if kind is MemoryItem.Kind.TASK:  # it was asked to be remembered, whatever it is
         inner = next((found for found in WAYS if found.kind != kind and found.pattern.fullmatch(fact)), None)
         if inner:
