@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+from django.contrib.auth.hashers import make_password
+
 from conversations.models import User
 
 PASSWORD = "correct horse battery staple"
@@ -25,4 +29,10 @@ def ada() -> User:
 
 def _person(email: str, **fields: object) -> User:
     found = User.objects.filter(email=email).first()
-    return found or User.objects.create_user(email, PASSWORD, **fields)
+    return found or User.objects.create(email=email, password=_hash_for(email), **fields)
+
+
+@cache
+def _hash_for(email: str) -> str:
+    """Once for each in a test run: a hash is made to take long."""
+    return make_password(PASSWORD)
