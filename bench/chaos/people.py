@@ -152,6 +152,12 @@ class Person:
                 stream = streams[-1]
         return text, stream
 
+    async def stop(self) -> None:
+        """Stop the reply that is being written."""
+        page = await self.insist("GET", f"/conversations/{self.conversation}/")
+        for stream in STREAM.findall(page.body if page else "")[-1:]:
+            await self.insist("POST", stream.removesuffix("stream/") + "stop/")
+
     # --- Watching -----------------------------------------------------------------------------------------
 
     async def watch(
@@ -382,7 +388,7 @@ async def race(plan: dict[str, Any], over: asyncio.Event) -> None:
 async def money(plan: dict[str, Any], over: asyncio.Event) -> None:
     """Everybody begins a conversation at the same moment, at one process or another."""
 
-    async def one(number: int, who: dict[str, Any]) -> None:
+    async def one(number: int, who: dict[str, Any]) -> Person:
         person, tag = Person(plan["ports"], who), f"{plan['name']}m{number:03}"
         form = {
             "text": prompt(tag, words=100, pace=300, first=3000),
@@ -392,8 +398,14 @@ async def money(plan: dict[str, Any], over: asyncio.Event) -> None:
         port, body = plan["ports"][number % 2], urlencode({**form, "leaf": "", "place": ""})
         answer = await person.insist("POST", "/conversations/", body, first=port)
         say(what="money", tag=tag, status=answer.status if answer else 0)
+        if answer and answer.status < 300 and (found := PLACE.search(answer.headers.get("hx-redirect", ""))):
+            person.conversation = found[1]
+        return person
 
-    await asyncio.gather(*(one(number, who) for number, who in enumerate(plan["people"])))
+    people = await asyncio.gather(*(one(number, who) for number, who in enumerate(plan["people"])))
+    if plan["stop"]:
+        # The race is over when everybody has been answered.
+        await asyncio.gather(*(person.stop() for person in people if person.conversation))
 
 
 async def main() -> None:

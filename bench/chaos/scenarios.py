@@ -38,17 +38,19 @@ def races_for_money(stack: Stack, people_for: People, *, short: bool) -> list[di
         INSTALLATION_DAILY_LIMIT=exact(limit), SHRINK_FLOOR="1000000", REPLY_LEASE="4", REPLY_SWEEP="1"
     )
     stack.settle()
-    shown = [room_for_five(stack, people_for, clients=64)]
+    shown = [room_for_five(stack, people_for, clients=64, stop=short)]
     if not short:
         shown.append(room_for_five(stack, people_for, clients=64, kills=True))
     stack.close_nursery()
     return shown
 
 
-def room_for_five(stack: Stack, people_for: People, *, clients: int, kills: bool = False) -> dict[str, Any]:
+def room_for_five(
+    stack: Stack, people_for: People, *, clients: int, kills: bool = False, stop: bool = False
+) -> dict[str, Any]:
     name = "room for five" + (", killed" if kills else "")
     before = stack.kills.total()
-    people = people_at(stack, people_for, "killed" if kills else "five", clients, act="money")
+    people = people_at(stack, people_for, "killed" if kills else "five", clients, act="money", stop=stop)
     if kills:
         stack.rage(kills=10_000, seconds=12, per_second=4.0)
         stack.settle()
