@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from . import strategies
 from .allocate import Meter
@@ -27,6 +28,18 @@ class Beside:
     was_cut: bool = (
         False  #: the last request showed less than the path, so that messages of it may be recalled
     )
+
+    def with_lines(self, lines: Sequence[tuple[int, bool]]) -> Beside:
+        """The same with more remembered lines: the tokens of each, and whether it is a constraint."""
+        tokens = [count for count, _ in lines]
+        rules = [count for count, is_constraint in lines if is_constraint]
+        return replace(
+            self,
+            lines=self.lines + len(tokens),
+            line_tokens=self.line_tokens + sum(tokens),
+            constraints=self.constraints + len(rules),
+            constraint_tokens=self.constraint_tokens + sum(rules),
+        )
 
 
 NOTHING_BESIDE = Beside()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
@@ -399,16 +399,7 @@ def _reply(
 def _with_stated(user: User, question: Message, beside: Beside) -> Beside:
     """Remember what a message states plainly: this very request is told it, so that it is held for as well."""
     items = memory.note_stated(user, question)
-    if not items:
-        return beside
-    rules = [item.token_count for item in items if item.kind == MemoryItem.Kind.CONSTRAINT]
-    return replace(
-        beside,
-        lines=beside.lines + len(items),
-        line_tokens=beside.line_tokens + sum(item.token_count for item in items),
-        constraints=beside.constraints + len(rules),
-        constraint_tokens=beside.constraint_tokens + sum(rules),
-    )
+    return beside.with_lines([(item.token_count, item.kind == MemoryItem.Kind.CONSTRAINT) for item in items])
 
 
 def _hold(reply: Reply, entry: ModelEntry, beside: Beside, text: str | None = None) -> None:

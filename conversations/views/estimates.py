@@ -13,8 +13,10 @@ from django.views.decorators.http import require_POST
 from conversations import budgets
 from conversations.budgets import Quote, Room, quote_in
 from conversations.catalog import ModelEntry, load_catalog
-from conversations.context.bound import NOTHING_BESIDE
-from conversations.models import Conversation, Message
+from conversations.context.bound import NOTHING_BESIDE, Beside
+from conversations.llm.tokens import kept_tokens
+from conversations.memory import stated
+from conversations.models import Conversation, MemoryItem, Message
 from conversations.presets import Choice, PresetGone, begin_with, named_or_usual
 from conversations.replies.quoting import Prospect, Words
 from conversations.replies.statements import read_beside
@@ -50,10 +52,16 @@ def estimate_of(
         earlier_tokens=path[0],
         path_messages=path[1],
         words=words,
-        beside=NOTHING_BESIDE if entry.is_free else read_beside(conversation.user_id, saved),
+        beside=NOTHING_BESIDE if entry.is_free else with_stated(words, conversation.user_id, saved),
     )
     room = None if entry.is_free else budgets.room(conversation.user_id, conversation.pk)
     return Estimate(entry=entry, quote=quote_in(room, prospect.ask(entry)), room=room)
+
+
+def with_stated(words: Words, user_id: int, conversation_id: UUID | None) -> Beside:
+    """What is remembered, and what the message itself would add to that."""
+    lines = [(kept_tokens(one.text), one.kind == MemoryItem.Kind.CONSTRAINT) for one in stated(words.text)]
+    return read_beside(user_id, conversation_id).with_lines(lines)
 
 
 @require_POST

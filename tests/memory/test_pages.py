@@ -12,9 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from conversations import memory
-from conversations.models import Conversation, MemoryItem, Reply, User
+from conversations.models import Conversation, Hold, MemoryItem, Reply, User
 from tests import cast
-from tests.pages.base import HTMX, PageTests, cast_response, conversation_of, form, say, signed_in
+from tests.pages.base import HTMX, LARGE, PageTests, cast_response, conversation_of, form, say, signed_in
 
 from .base import Kind, Scope, State, fact
 
@@ -321,3 +321,10 @@ class ThreadTests(MemoryPageTests):
         for _ in range(2):
             self.act("message_send", self.conversation.pk, **data)
         self.assertEqual(MemoryItem.objects.count(), 1)
+
+    def test_the_estimate_of_a_rule_is_what_is_held_for_it(self) -> None:
+        rule = "Never mention prices."
+        posted = {"text": rule, "model": LARGE.id, "conversation": str(self.conversation.pk)}
+        shown = self.client.post(reverse("estimate"), posted, headers=HTMX).context["estimate"]
+        self.send(rule)
+        self.assertEqual(shown.quote.at_most, Hold.objects.get().amount)
