@@ -175,7 +175,8 @@ def compact_conversation(conversation_id: str) -> None:
 @shared_task
 def write_wanted_summary(summary_id: str) -> None:
     """Write a summary that a person asked for. Safe to run twice: the second finds it taken."""
-    summaries.write_wanted(UUID(summary_id))
+    if summaries.write_wanted(UUID(summary_id)) is summaries.Outcome.WRITTEN:
+        count("summaries")
 
 
 @receiver(reply_finished)

@@ -11,6 +11,7 @@ from conversations.summaries.versions import keep
 from tests.summaries.talks import say
 
 from .conftest import SignIn
+from .test_accessibility import assert_accessible
 
 pytestmark = pytest.mark.browser
 
@@ -70,6 +71,24 @@ def test_without_script_all_of_it_works(sign_in: SignIn, alice: User, conversati
     page.get_by_role("button", name="Write it anew").click()
     expect(page.get_by_role("link", name="Refresh")).to_be_visible()
     assert current_text(conversation) == "Hers alone."
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(sign_in: SignIn, alice: User, conversation: Conversation, scheme: str) -> None:
+    keep(
+        conversation,
+        text="<think>Let me",
+        covers_until=Message.objects.get(conversation=conversation, path_messages=4),
+        made_from=None,
+        reason="The model wrote its own thoughts in place of a summary.",
+    )
+    page = sign_in(alice, color_scheme=scheme)
+    edited = summaries.current(Conversation.objects.get(pk=conversation.pk))
+    assert edited is not None
+    for query in ("", f"?edit={edited.pk}"):
+        page.goto(f"/conversations/{conversation.pk}/summaries/{query}")
+        page.evaluate("document.querySelectorAll('.version details').forEach((row) => { row.open = true })")
+        assert_accessible(page, f"summaries {query[:5]} {scheme}")
 
 
 def test_it_fits_on_a_phone(sign_in: SignIn, alice: User, conversation: Conversation) -> None:
