@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +52,7 @@ class Dialogue:
     questions: tuple[tuple[str, frozenset[str]], ...] = ()  #: each with the ids of what answers it
 
     def turns(self, model_id: str) -> list[Turn]:
-        """With the tokens that its messages have for a model."""
+        """With the tokens that its messages have for a model. An answer to nobody stands for a message by itself."""
         numbers = self._numbers
         turns: list[Turn] = []
         waiting: HistoryMessage | None = None
@@ -70,6 +70,8 @@ class Dialogue:
             elif waiting:
                 turns.append(Turn(question=waiting, answer=message))
                 waiting = None
+            else:
+                turns.append(Turn(question=replace(message, role="user")))
         return turns + ([Turn(question=waiting)] if waiting else [])
 
     def asked(self, model_id: str) -> list[Turn]:

@@ -29,6 +29,8 @@ from .recollection import Recollection
 
 #: A replay takes some 10 ms a turn over all strategies.
 MOST_TURNS = 200
+#: Messages of a path that is replayed while its page is made.
+AT_ONCE = 60
 #: Counts that are further apart are no estimate's error.
 LEAST_SHARE, MOST_SHARE = 0.5, 2.0
 #: Models beside each other.
@@ -195,8 +197,9 @@ def lab_of(conversation: Conversation, catalog: Catalog, entry: ModelEntry) -> L
 
 
 def is_ready(conversation: Conversation, catalog: Catalog, entry: ModelEntry) -> bool:
-    """It is shown at once: it was replayed before, or is short."""
-    return _key(conversation, catalog, entry) in _kept or _path(conversation, 60).count(None) == 0
+    """It is shown at once: it is short, or was replayed before."""
+    leaf = conversation.leaf
+    return leaf is None or leaf.path_messages <= AT_ONCE or _key(conversation, catalog, entry) in _kept
 
 
 def use(conversation: Conversation, plan: Plan) -> None:

@@ -11,7 +11,10 @@ from bench.dialogues import generate
 def test_the_default_costs_less_than_its_peers_and_keeps_more_than_a_window() -> None:
     names = ("adaptive, H = 16,000, R = 1,000", "sliding window, 8,000")
     policies = {name: bills.policies()[name] for name in names}
-    with mock.patch.object(bills, "policies", return_value=policies), mock.patch.object(bills, "LONG", 60_000):
+    with (
+        mock.patch.object(bills, "policies", return_value=policies),
+        mock.patch.object(bills, "LONG", 60_000),
+    ):
         found = bills.bills(generate(dialogues=1, messages=800), 40)
     assert (found["chats"], found["turns"]) == (1, 400)
     full, ours, window = (found["policies"][name] for name in ("full history, cached", *names))

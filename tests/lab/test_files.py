@@ -102,6 +102,15 @@ class FileTests(TestCase):
         self.assertEqual([one.content for one in dialogue.messages], ["Ann: Hello.", "Bo: Yes."])
         self.assertEqual(dialogue.questions, (("Who said yes?", frozenset({"D2:1"})),))
 
+    def test_no_message_is_left_out_whoever_speaks_twice(self) -> None:
+        roles = ["assistant", "user", "user", "assistant", "assistant", "user"]
+        (dialogue,) = read_file(
+            self.file([{"role": role, "content": f"Line {n}."} for n, role in enumerate(roles)])
+        )
+        turns = dialogue.turns("gpt-4o")
+        said = [one.content for turn in turns for one in (turn.question, turn.answer) if one]
+        self.assertEqual(said, [f"Line {n}." for n in range(6)])
+
     def test_a_bad_file_is_one_sentence(self) -> None:
         bad: dict[str, Any] = {
             "is not JSON, line 2": "[\n{]",
