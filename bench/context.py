@@ -342,12 +342,14 @@ def main() -> None:
             "building": asyncio.run(times(20 if arguments.quick else 200)),
             "sets": {},
         }
+        print(f"building: {json.dumps(figures['building'])}", flush=True)
         for kind in sorted({dialogue.set for dialogue in dialogues}):
             chosen = [dialogue for dialogue in dialogues if dialogue.set == kind]
             stories = [Story(dialogue) for dialogue in chosen]
-            figures["sets"][kind] = asyncio.run(evidence(stories)) | {
-                "bill": bills(chosen[:1] if arguments.quick else chosen, ASKED)
-            }
+            found = asyncio.run(evidence(stories))
+            print(f"{kind}: {json.dumps(found['recall'])}", flush=True)
+            found["bill"] = bills(chosen[:1] if arguments.quick else chosen, ASKED)
+            figures["sets"][kind] = found
     text = json.dumps(figures, indent=2)
     print(text)
     if not arguments.quick:
