@@ -17,6 +17,7 @@ from conversations.context.policy import Policy
 from conversations.context.presets import CHAT, CHEAPEST, FIELDS, PRESETS, Preset, faults_of
 from conversations.llm.types import Usage
 from conversations.models import Conversation, SavedPreset, User
+from conversations.policies import stored_preset
 from conversations.prices import NoPrice
 from conversations.text import clean_text
 
@@ -187,9 +188,7 @@ def preset_of(conversation: Conversation) -> Preset:
     own: dict[str, Any] = {"system_prompt": conversation.system_prompt}
     own |= {"temperature": _or(conversation.temperature, settings.DEFAULT_TEMPERATURE)}
     own |= {"reply_tokens": _or(conversation.reply_tokens, settings.DEFAULT_REPLY_TOKENS)}
-    stored = Preset.stored(conversation.preset)
-    if not conversation.preset:
-        own |= {"high_water": settings.HIGH_WATER}
+    stored = stored_preset(conversation.preset)
     return replace(stored, **{name: value for name, value in own.items() if not faults_of({name: value})})
 
 

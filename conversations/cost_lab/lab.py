@@ -20,9 +20,9 @@ from conversations.context.simulate import Request, Simulation, Turn, bill, repl
 from conversations.context.view import HistoryMessage
 from conversations.llm.tokens import count_tokens, recounted
 from conversations.models import Conversation, LedgerEntry, Message, Purpose, ReplyAttempt
+from conversations.policies import policy_of
 from conversations.presets import change, preset_of
 from conversations.prices import Price
-from conversations.replies.bounds import policy_of
 
 from .facts import with_cites
 from .recollection import Recollection

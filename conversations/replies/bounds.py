@@ -1,21 +1,16 @@
-"""The bounds of one call: how much a model is shown, how much it may write, and what that can cost."""
+"""The bounds of one call: how much a model may write, and what it can cost before its request is planned."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
 from uuid import UUID
-
-from django.conf import settings
 
 from conversations.budgets import Ask
 from conversations.catalog import ModelEntry
 from conversations.context.bound import NOTHING_BESIDE, Beside, most_input_tokens
 from conversations.context.plan import GO_ON
 from conversations.context.policy import Policy
-from conversations.context.presets import CHAT, RANGES, Preset
 from conversations.llm.tokens import (
     COUNTED_AT_ONCE,
     USUAL_MODEL,
@@ -24,7 +19,7 @@ from conversations.llm.tokens import (
     is_exact,
     scaled,
 )
-from conversations.models import Conversation, Purpose
+from conversations.models import Purpose
 
 #: Characters: shorter pieces would be counted as more tokens than their text has in one.
 LEAST_PIECE = 200
@@ -59,61 +54,6 @@ class Allowance:
         self._pieces.clear()
         self._length = 0
         return self._counted > self._most
-
-
-def preset_of(chosen: Conversation | Mapping[str, Any]) -> Preset:
-    """What a conversation's model is shown and how it answers: its own preset as far as it can be read.
-
-    The conversation's own columns come before it: its prompt, its temperature, and the length of its replies.
-    """
-    data = chosen.preset if isinstance(chosen, Conversation) else chosen
-    return Preset.stored(data) if data else _usual(settings.HIGH_WATER, settings.DEFAULT_REPLY_TOKENS)
-
-
-@lru_cache(maxsize=8)
-def _usual(high_water: int, reply_tokens: int) -> Preset:
-    return replace(
-        CHAT,
-        high_water=_within("high_water", high_water),
-        reply_tokens=_within("reply_tokens", reply_tokens),
-    )
-
-
-def policy_of(
-    entry: ModelEntry, preset: Preset | None = None, *, reply_tokens: int | None = None, share: float = 1.0
-) -> Policy:
-    """How much of a conversation this model is shown, in `share` of its window.
-
-    `reply_tokens`: what the conversation wishes its replies to have at most, in place of the preset's number.
-    """
-    preset = preset or preset_of({})
-    wish = preset.reply_tokens if reply_tokens is None else reply_tokens
-    high_water = min(preset.high_water, settings.LOCAL_HIGH_WATER if entry.is_local else preset.high_water)
-    if wish != preset.reply_tokens:
-        preset = replace(preset, reply_tokens=_within("reply_tokens", wish))
-    if share < 1.0 and preset.token_budget:
-        preset = replace(preset, token_budget=_within("token_budget", int(preset.token_budget * share)))
-    return preset.policy(
-        window=int(entry.context_window * share),
-        max_output=min(entry.max_output, max(wish, 1)),
-        model=entry.id,
-        high_water=int(high_water * share),
-    )
-
-
-def _within(name: str, value: int) -> int:
-    allowed = RANGES[name]
-    return int(min(max(value, allowed.least), allowed.most))
-
-
-def policy_in(conversation: Conversation, entry: ModelEntry) -> Policy:
-    """How much of this conversation a model is shown, and what it may write."""
-    return policy_of(entry, preset_of(conversation), reply_tokens=conversation.reply_tokens)
-
-
-def reply_tokens(conversation: Conversation, entry: ModelEntry) -> int:
-    """The bound of a reply: the conversation's wish, a quarter of its budget or window, the model's own maximum."""
-    return policy_in(conversation, entry).reply_tokens
 
 
 def ask_before(

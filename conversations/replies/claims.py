@@ -14,8 +14,7 @@ from django.conf import settings
 from conversations.context.cut import Cut
 from conversations.context.policy import FIXED_BUDGET, Strategy
 from conversations.context.presets import Preset
-
-from .bounds import preset_of
+from conversations.policies import stored_preset
 
 #: Messages that are read of a path at most.
 MOST_MESSAGES = 2_000
@@ -187,7 +186,7 @@ def claim_values(reply_id: UUID, runner: str) -> dict[str, Any]:
         "id": reply_id,
         "runner": runner,
         "lease": settings.REPLY_LEASE,
-        "high_water": preset_of({}).high_water,
+        "high_water": stored_preset({}).high_water,
     }
 
 
@@ -212,7 +211,7 @@ def read_claim(row: Mapping[str, Any]) -> tuple[Claim, Known]:
             recalled_before=[said for said in before if said.id not in forgotten],
             forgotten=forgotten,
         )
-    return Claim(preset=preset_of(values.pop("preset")), **values), known
+    return Claim(preset=stored_preset(values.pop("preset")), **values), known
 
 
 def _cut(stored: dict[str, Any] | None) -> Cut | None:

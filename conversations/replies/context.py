@@ -27,9 +27,9 @@ from conversations.database import Pool
 from conversations.llm import known_models
 from conversations.llm.tokens import COUNTED_AT_ONCE, count_tokens, is_scaled, kept_tokens, recounted, scaled
 from conversations.llm.types import CompletionRequest
+from conversations.policies import policy_of
 from conversations.retrieval import recall
 
-from .bounds import policy_of
 from .claims import Claim, Known, Remembered, Said, Summed
 
 logger = logging.getLogger(__name__)

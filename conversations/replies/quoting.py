@@ -10,8 +10,9 @@ from conversations.catalog import ModelEntry, load_catalog
 from conversations.context.bound import NOTHING_BESIDE, Beside
 from conversations.llm.tokens import COUNTED_AT_ONCE, count_tokens, scaled
 from conversations.models import Conversation
+from conversations.policies import policy_in
 
-from .bounds import ask_before, policy_in
+from .bounds import ask_before
 
 #: A longer draft is counted in so many pieces of it, and the rest as the densest of them. Characters.
 PIECES = 5

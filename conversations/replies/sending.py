@@ -19,6 +19,7 @@ from conversations import memory
 from conversations.budgets import BudgetRefused, Room, reserve, void
 from conversations.catalog import ModelEntry, UnknownModel, load_catalog
 from conversations.context.bound import Beside
+from conversations.context.policy import Policy
 from conversations.crash_points import crash_point
 from conversations.database import plain_cursor
 from conversations.llm.tokens import kept_tokens, scaled
@@ -32,12 +33,13 @@ from conversations.models import (
     ReplyState,
     User,
 )
+from conversations.policies import policy_in
 from conversations.prices import NoPrice
 from conversations.text import clean_text
 from conversations.titles import first_words
 
 from . import statements
-from .bounds import ask_before, policy_in, reply_tokens
+from .bounds import ask_before
 from .quoting import Offer, Prospect, Words, offers
 from .runtime import current_runtime
 from .statements import Standing, count_running, lock_sender, read_standing
@@ -267,9 +269,10 @@ def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: di
     )
     question = _question(conversation, None, text)
     conversation.leaf = question
-    reply = _reply(user, conversation, question, draft, entry, None, state=_turn(count_running(user.pk)))
+    policy = policy_in(conversation, entry)
+    reply = _reply(user, conversation, question, draft, policy, None, state=_turn(count_running(user.pk)))
     beside = _with_stated(user, question, statements.write(statements.BEGIN, reply))
-    _hold(reply, entry, beside, text)
+    _hold(reply, entry, policy, beside, text)
     return reply
 
 
@@ -284,9 +287,10 @@ def _send(user: User, conversation_id: UUID, draft: Draft) -> Reply:
     state = ReplyState.WAITING if found.is_busy else _turn(found.running)
     conversation = found.conversation
     question = _question(conversation, parent_id, text)
-    reply = _reply(user, conversation, question, draft, entry, conversation_id, state=state)
+    policy = policy_in(conversation, entry)
+    reply = _reply(user, conversation, question, draft, policy, conversation_id, state=state)
     statements.write(statements.ASK_BEHIND if found.is_busy else statements.ASK, reply)
-    _hold(reply, entry, _with_stated(user, question, found.beside), text)
+    _hold(reply, entry, policy, _with_stated(user, question, found.beside), text)
     if not found.is_busy:
         conversation.leaf, conversation.model = question, entry.id
     return reply
@@ -327,10 +331,11 @@ def _answer_again(reply: Reply, draft: Draft, continues: Message | None) -> Repl
     if found.is_busy:
         raise ReplyRunning
     conversation, question, state = found.conversation, reply.question, _turn(found.running)
-    again = _reply(reply.user, conversation, question, draft, entry, conversation.pk, state=state)
+    policy = policy_in(conversation, entry)
+    again = _reply(reply.user, conversation, question, draft, policy, conversation.pk, state=state)
     again.continues = continues
     statements.write(statements.ASK_AGAIN, again)
-    _hold(again, entry, found.beside)
+    _hold(again, entry, policy, found.beside)
     conversation.leaf, conversation.model = question, entry.id
     return again
 
@@ -376,7 +381,7 @@ def _reply(
     conversation: Conversation,
     question: Message,
     draft: Draft,
-    entry: ModelEntry,
+    policy: Policy,
     hashed_id: UUID | None,
     *,
     state: ReplyState,
@@ -386,11 +391,11 @@ def _reply(
         conversation=conversation,
         question=question,
         state=state,
-        model=entry.id,
+        model=policy.model,
         temperature=(
             settings.DEFAULT_TEMPERATURE if conversation.temperature is None else conversation.temperature
         ),
-        max_tokens=reply_tokens(conversation, entry),
+        max_tokens=policy.reply_tokens,
         idempotency_key=draft.key,
         body_hash=draft.body_hash(hashed_id),
     )
@@ -402,7 +407,7 @@ def _with_stated(user: User, question: Message, beside: Beside) -> Beside:
     return beside.with_lines([(item.token_count, item.kind == MemoryItem.Kind.CONSTRAINT) for item in items])
 
 
-def _hold(reply: Reply, entry: ModelEntry, beside: Beside, text: str | None = None) -> None:
+def _hold(reply: Reply, entry: ModelEntry, policy: Policy, beside: Beside, text: str | None = None) -> None:
     """Hold what a reply that begins now can cost; its answer is shortened to what fits. Raises NoMoney.
 
     `text`: of a question that is new.
@@ -414,7 +419,7 @@ def _hold(reply: Reply, entry: ModelEntry, beside: Beside, text: str | None = No
     conversation, question = reply.conversation, reply.question
     ask = ask_before(
         entry,
-        policy_in(conversation, entry),
+        policy,
         user_id=reply.user_id,
         conversation_id=conversation.pk,
         reply_id=reply.pk,

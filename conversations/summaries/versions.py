@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Max
 
 from conversations import catalog
 from conversations.context.policy import Policy
-from conversations.context.presets import Preset
 from conversations.llm.tokens import kept_tokens
 from conversations.models import Conversation, ConversationSummary, Message, User
 from conversations.models.summary import SummaryQuerySet
+from conversations.policies import policy_in, stored_preset
 from conversations.text import clean_text
 
 State, Origin = ConversationSummary.State, ConversationSummary.Origin
@@ -69,19 +68,11 @@ def uses_summary(conversation: Conversation) -> bool:
 
 
 def policy_of(conversation: Conversation) -> Policy:
-    """The numbers of its preset for its model."""
-    preset = Preset.stored(conversation.preset)
-    most = preset.high_water if conversation.preset else settings.HIGH_WATER
+    """The numbers of its preset for its model, or for a usual one if that is not there any more."""
     try:
-        entry = catalog.load_catalog().get(conversation.model)
+        return policy_in(conversation, catalog.load_catalog().get(conversation.model))
     except catalog.UnknownModel:
-        return preset.policy(window=USUAL_WINDOW, max_output=USUAL_OUTPUT, high_water=most)
-    return preset.policy(
-        window=entry.context_window,
-        max_output=entry.max_output,
-        model=entry.id,
-        high_water=min(most, settings.LOCAL_HIGH_WATER) if entry.is_local else most,
-    )
+        return stored_preset(conversation.preset).policy(window=USUAL_WINDOW, max_output=USUAL_OUTPUT)
 
 
 def most_tokens(conversation: Conversation) -> int:

@@ -15,8 +15,8 @@ from conversations import presets
 from conversations.catalog import load_catalog
 from conversations.context.presets import Preset
 from conversations.models import Conversation
+from conversations.policies import policy_of
 from conversations.preset_forms import ConversationPolicyForm
-from conversations.replies.bounds import policy_of
 from conversations.thread import load_thread
 
 from .composer import chosen_model, composer_for

@@ -33,8 +33,8 @@ from conversations.models import (
     ReplyAttempt,
     ReplyState,
 )
+from conversations.policies import stored_preset
 from conversations.replies import context
-from conversations.replies.bounds import preset_of
 from conversations.replies.sending import retry_reply
 from conversations.replies.signals import reply_finished
 from tests.prices.cheap import a_price
@@ -476,7 +476,7 @@ class BackgroundTests(TurnsTestCase):
                 return flat(plan)
 
             self.assertEqual(async_to_sync(claimed)(), "<user>Hello?")
-            self.assertEqual(preset_of(conversation).on_overflow, "cut")
+            self.assertEqual(stored_preset(conversation.preset).on_overflow, "cut")
 
 
 def _entry() -> Any:

@@ -22,7 +22,7 @@ from conversations.cost_lab.lab import MOST_MODELS, PLANS
 from conversations.cost_lab.recollection import Recollection
 from conversations.llm.tokens import count_tokens
 from conversations.money import dollars
-from conversations.replies.bounds import policy_of
+from conversations.policies import policy_of
 
 #: Asked of each dialogue at most, taken evenly from all.
 MOST_QUESTIONS = 200
