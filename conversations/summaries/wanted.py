@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -29,6 +30,7 @@ NOTHING_TO_SAY = "There was nothing to summarise."
 INTERRUPTED = "The work on it was interrupted. Ask for it again."
 NO_MONEY = "There was no money left for it. Ask for it again when there is."
 CHANGED = "The conversation changed while it was written. Ask for it again."
+TOO_LONG = "The conversation is too long for one go. Its beginning is summarised now: ask again for the rest."
 
 
 class OverBudget(Exception):
@@ -84,20 +86,11 @@ def write_wanted(summary_id: UUID) -> Outcome:
         return Outcome.NOTHING
     asked.refresh_from_db()
     try:
-        outcome = write(
-            Job(
-                conversation=job.conversation,
-                entry=job.entry,
-                limit=job.limit,
-                fold_at_least=job.fold_at_least,
-                wanted=asked,
-            ),
-            _base(job.conversation),
-        )
+        outcome = write(replace(job, wanted=asked), _base(job.conversation))
     except BudgetRefused:
         return _end(asked, NO_MONEY)
     if outcome is not Outcome.FAILED:
-        _end(asked, CHANGED)  # unless it is written
+        _end(asked, TOO_LONG if outcome is Outcome.GOES_ON else CHANGED)  # unless it is written
     return outcome
 
 
@@ -122,7 +115,7 @@ def end_abandoned() -> int:
 def _job(conversation: Conversation) -> Job | None:
     """As for any summary, but it is worth one whole turn."""
     job = job_of(conversation)
-    return job and Job(conversation=conversation, entry=job.entry, limit=job.limit, fold_at_least=2)
+    return job and replace(job, fold_at_least=2)
 
 
 def _base(conversation: Conversation) -> ConversationSummary | None:

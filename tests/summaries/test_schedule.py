@@ -329,6 +329,19 @@ class TestWanted:
         assert (asked.version, asked.state, asked.message_count_at_creation) == (1, "in_force", 80)
         assert summaries.current(conversation) == asked
 
+    def test_one_that_is_too_long_for_a_run_says_so_and_may_be_asked_for_again(self, alice: User) -> None:
+        conversation = talk(alice, turns=80)
+        with summariser([GOOD], context_window=1_350):
+            asked = summaries.want(conversation, alice)
+            assert asked is not None
+            assert summaries.write_wanted(asked.pk) is summaries.Outcome.GOES_ON
+        asked.refresh_from_db()
+        assert (asked.state, asked.reason) == (
+            "refused",
+            "The conversation is too long for one go. Its beginning is summarised now: ask again for the rest.",
+        )
+        assert summaries.current(conversation) is not None
+
     def test_what_is_refused_says_so_on_the_row(self, alice: User) -> None:
         conversation = talk(alice)
         with summariser([]):
