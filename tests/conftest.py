@@ -1,13 +1,15 @@
-"""Gives the tests a PostgreSQL and a Valkey of their own, then sets up Django.
+"""Sets up Django and gives the tests a PostgreSQL and a Valkey of their own.
 
 The settings are read when Django is set up, so this happens here and not in a fixture. With DATABASE_URL or REDIS_URL
-set, those are used.
+set, those are used. When pytest hands the tests out to several processes (`-n 2`), each of those has its own services.
 """
 
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import django
 import pytest
@@ -21,16 +23,26 @@ from chatapp.embedded.postgres import Postgres
 from chatapp.embedded.service import Service
 from chatapp.embedded.valkey import Valkey
 
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
 TEST_DATA = paths.PROJECT / ".cache" / "tests"
 data = TEST_DATA / str(os.getpid())
+#: This process is handed its tests by another.
+IS_ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ
 running = ExitStack()
 
 
-def start_services() -> None:
-    remove_abandoned()
+def make_place() -> None:
+    if not IS_ONE_OF_SEVERAL:  # they begin together, and must not take each other's for abandoned
+        remove_abandoned()
     folder.make_data_dir(data)
     running.callback(shutil.rmtree, data, ignore_errors=True)
     running.enter_context(folder.locked(data))
+
+
+def start_services() -> None:
     runtime = paths.make_runtime_dir(data)
     running.callback(shutil.rmtree, runtime, ignore_errors=True)
     services: list[Service] = []
@@ -56,6 +68,36 @@ def remove_abandoned() -> None:
 # A busy machine is no failure: what must be fast is measured by the benchmarks.
 hypothesis_settings.register_profile("parley", deadline=None)
 hypothesis_settings.load_profile("parley")
+
+
+#: Folders whose tests watch real processes by the clock: never two of them at once.
+BY_THE_CLOCK = {"browser", "celery", "chaos", "embedded", "operations", "product"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("dist", "no") != "no" and not IS_ONE_OF_SEVERAL:
+        # This process only hands out the tests. Those that run them begin with its environment, and have their own.
+        del os.environ["DATA_DIR"], os.environ["DJANGO_SETTINGS_MODULE"]
+        return
+    try:
+        start_services()
+    except BaseException:
+        running.close()
+        raise
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadScopeScheduling":
+    """What one process runs as a whole: a file, because its tests share what is made for them."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "by the clock" if Path(file).parts[1] in BY_THE_CLOCK else file
+
+    config.option.loadscopereorder = False  # it would leave the longest for the end: it is alone in its file
+    return ByFile(config, log)
 
 
 def pytest_unconfigure() -> None:
@@ -96,7 +138,7 @@ os.environ["DATA_DIR"] = str(data)
 os.environ["DJANGO_SETTINGS_MODULE"] = "chatapp.settings"
 os.environ.setdefault("SECRET_KEY", "only for tests")
 try:
-    start_services()
+    make_place()
     django.setup()
 except BaseException:
     running.close()
