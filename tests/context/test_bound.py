@@ -13,7 +13,7 @@ from conversations.context.plan import Continuation, DoesNotFit, plan_context
 from conversations.context.policy import Policy, Strategy, policy_for
 from conversations.context.view import MemoryItem, MemoryKind
 
-from .chats import Chat, plan, remembered, said, words
+from .chats import Chat, plan, remembered, said, text_of, words
 
 turns = st.lists(
     st.tuples(st.sampled_from(["user", "assistant"]), st.integers(0, 60).map(lambda n: "word " * n)),
@@ -209,3 +209,26 @@ def test_memory_is_held_for_to_the_line() -> None:
         count_tokens=words,
     )
     assert planned.input_tokens <= most <= planned.input_tokens + 80
+
+
+def test_each_header_that_a_remembered_line_stands_under_is_held_for() -> None:
+    chat = Chat(policy_for(window=128_000, reply_tokens=2_048))
+    for number in range(6):
+        chat.memory.append(remembered(number, f"fact number {number}"))
+        bound = most(chat, 2)
+        assert chat.ask(f"question {number}", answer="yes").input_tokens <= bound
+
+
+def test_each_place_where_something_was_recalled_is_held_for() -> None:
+    subjects = ["alpha", "beta", "gamma", "delta"]
+    chat = Chat(policy_for(window=8_000, reply_tokens=500, high_water=600, recall_tokens=120))
+    for subject in subjects:
+        chat.ask(f"{subject} " * 20, answer=f"{subject} " * 20)
+    chat.ask("word " * 400, answer="yes")
+    assert chat.cut and chat.cut.first_message_id == chat.path[-2].id, "nothing of it is shown any more"
+    chat.policy = policy_for(window=8_000, reply_tokens=500, high_water=6_000, recall_tokens=120)
+    for subject in subjects:
+        bound = most(chat, 1)
+        planned = chat.ask(subject, answer="yes")
+        assert f"[user] {subject}" in text_of(planned)
+        assert planned.input_tokens <= bound
