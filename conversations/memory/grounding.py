@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cached_property
 
 from conversations.forgotten import content_words, is_telling
 
@@ -51,11 +52,44 @@ class Ground(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Said:
+    """What facts are looked for in."""
+
+    numbers: frozenset[str]
+    words: frozenset[str]
+
+    def __or__(self, other: Said) -> Said:
+        return Said(numbers=self.numbers | other.numbers, words=self.words | other.words)
+
+    def bears(self, fact: str) -> bool:
+        return (
+            numbers(fact) <= self.numbers
+            and _names(fact) <= self.words
+            and bool(content_words(fact) & self.words)
+        )
+
+
+def said_in(text: str) -> Said:
+    if not text.strip():
+        return Said(numbers=frozenset(), words=frozenset())
+    return Said(numbers=numbers(text), words=content_words(text))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Words:
     """What a message says, apart by who said it."""
 
     own: str
     foreign: str = ""
+
+    @cached_property
+    def said(self) -> Said:
+        return said_in(self.own)
+
+    @cached_property
+    def shown(self) -> Said:
+        """Whoever said it. A message may be a megabyte, and each fact is looked for in it."""
+        return said_in(f"{self.own}\n{self.foreign}")
 
 
 def words_of_message(content: str) -> Words:
@@ -72,21 +106,14 @@ def words_of_message(content: str) -> Words:
 
 def ground_of(fact: str, words: Words, answer: str = "") -> Ground:
     """Where the numbers, the names and something of the rest of a fact come from."""
-    if _stands_in(fact, words.own):
+    if words.said.bears(fact):
         return Ground.OWN
-    return Ground.FOREIGN if _stands_in(fact, f"{words.own}\n{words.foreign}\n{answer}") else Ground.NONE
+    return Ground.FOREIGN if (words.shown | said_in(answer)).bears(fact) else Ground.NONE
 
 
 def gives_orders(fact: str) -> bool:
     """Whether a line would tell the model what to be or to do, and not what is."""
     return bool(_ORDERS.search(fact))
-
-
-def _stands_in(fact: str, text: str) -> bool:
-    if not text.strip():
-        return False
-    said = content_words(text)
-    return numbers(fact) <= numbers(text) and _names(fact) <= said and bool(content_words(fact) & said)
 
 
 def numbers(text: str) -> frozenset[str]:

@@ -32,6 +32,7 @@ from .items import (
     words_of,
 )
 from .parsing import NotJson, Proposal, parse
+from .stating import stated
 
 log = logging.getLogger(__name__)
 
@@ -231,6 +232,11 @@ def _failed(reading: Reading) -> Outcome:
 # --- What is kept -------------------------------------------------------------------------------------------------
 
 
+def _is_rule(text: str) -> bool:
+    """Whether it says what must always or never be done, whatever its model calls it."""
+    return any(one.kind is Kind.CONSTRAINT for one in stated(text))
+
+
 class _Keeper:
     """Keeps what holds of one call's proposals."""
 
@@ -300,7 +306,7 @@ class _Keeper:
             return ORDERS
         if ground is not Ground.OWN:
             return NOT_OWN
-        if proposal.kind is Kind.CONSTRAINT:
+        if proposal.kind is Kind.CONSTRAINT or _is_rule(proposal.text):
             return A_RULE
         return REPLACES_RULE if replaced and (replaced.is_pinned or replaced.kind == Kind.CONSTRAINT) else ""
 

@@ -18,8 +18,10 @@ MOST = 8
 _MASK = "\N{OBJECT REPLACEMENT CHARACTER}"
 _CODE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`", re.DOTALL)
 _QUOTE = re.compile(r"^[ \t]*>.*$|^(?: {4}|\t).*$|^[ \t]*\|.*$", re.MULTILINE)  # code and tables, too
+# What is opened and never closed is read once: no quotation holds the sign that opened it.
 _QUOTED = re.compile(
-    r"\"[^\"\n]+\"|“[^”\n]+[”“]|„[^“”\n]+[“”]|«[^»\n]+»|»[^«\n]+«|(?<![\w'])'[^'\n]+'(?!\w)|(?<!\w)\u2018[^\u2019\n]+\u2019(?!\w)"
+    r"\"[^\"\n]+\"|“[^”\n]+[”“]|„[^„“”\n]+[“”]|«[^«»\n]+»|»[^«»\n]+«|(?<![\w'])'[^'\n]+'(?!\w)|"
+    r"(?<!\w)\u2018[^\u2018\u2019\n]+\u2019(?!\w)"
 )
 _END = re.compile(
     r"(?<=[.!?…])(?<!\b(?:Dr|Mr|Ms|St|Nr|No|vs)\.)(?<!\b(?:Mrs|bzw|etc)\.)(?<!\bProf\.)(?<!\b(?:e\.g|i\.e|z\.B|d\.h)\.)"
