@@ -249,7 +249,7 @@ def _as_it_was(item: MemoryItem) -> dict[str, Any]:
 
 
 def restore(user: User, undo: str) -> list[MemoryItem]:
-    """Bring back what a page has just forgotten. Raises TooLate."""
+    """Bring back what a page has just forgotten. Raises TooLate, and MemoryFull when others took its place."""
     try:
         owner, erased = signing.loads(undo, salt=_UNDO, max_age=UNDO_SECONDS)
     except signing.BadSignature:
@@ -259,8 +259,14 @@ def restore(user: User, undo: str) -> list[MemoryItem]:
     with transaction.atomic():
         lock_memory(user.pk)
         back = [pk for values in erased if (pk := _bring_back(user, **values))]
+        for conversation_id, scope in set(_active(back).values_list("conversation_id", "scope")):
+            make_room(user.pk, conversation_id, Scope(scope), evict=False, needed=0)
     current = MemoryItem.objects.filter(pk__in=back, state__in=[State.ACTIVE, State.PROPOSED])
     return list(current.order_by("id"))
+
+
+def _active(pks: Sequence[str]) -> MemoryQuerySet:
+    return MemoryItem.objects.filter(pk__in=pks, state=State.ACTIVE)
 
 
 def _bring_back(user: User, *, pk: str, source_id: str | None, **values: Any) -> str | None:

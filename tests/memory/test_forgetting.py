@@ -8,7 +8,7 @@ from django.db import connection
 
 from conversations import memory
 from conversations.forgotten import Forgotten, content_words, is_forgotten, traces_of
-from conversations.memory import TooLate
+from conversations.memory import MemoryFull, TooLate
 from conversations.models import Conversation, ConversationSummary, MemoryItem, User
 from tests import cast
 from tests.pages.base import conversation_of
@@ -65,6 +65,20 @@ def test_nobody_else_can_bring_it_back_nor_later_nor_with_other_words(
     with pytest.raises(TooLate):
         memory.restore(alice, undo)
     assert MemoryItem.objects.get().text == ""
+
+
+def test_what_comes_back_needs_room(conversation: Conversation) -> None:
+    alice = conversation.user
+    facts = [memory.remember(alice, fact(f"Fact {n}"), conversation=conversation) for n in range(60)]
+    undo = [memory.forget(item) for item in facts]
+    for n in range(60, 120):
+        memory.remember(alice, fact(f"Fact {n}"), conversation=conversation)
+    with pytest.raises(MemoryFull):
+        memory.restore(alice, undo[0])
+    assert len(told(conversation)) == 60
+    memory.forget(MemoryItem.objects.get(text="Fact 60"))
+    (back,) = memory.restore(alice, undo[0])
+    assert back.text == "Fact 0"
 
 
 def test_forgetting_twice_forgets_once(alice: User) -> None:
