@@ -38,6 +38,7 @@ def test_a_long_system_prompt_leaves_room_for_the_conversation() -> None:
     policy = policy_for(window=128_000, reply_tokens=2_048)
     assert (low_water(policy, 500), high_water(policy, 500)) == (4_000, 16_000)
     assert (low_water(policy, 12_000), high_water(policy, 12_000)) == (14_000, 28_000)
+    assert (low_water(policy, 20_000), high_water(policy, 20_000)) == (22_000, 36_000)
 
 
 def test_the_presets_are_what_they_are_said_to_be() -> None:

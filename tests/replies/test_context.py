@@ -142,6 +142,21 @@ class RepliesTests(TurnsTestCase):
             async for attempt in ReplyAttempt.objects.filter(reply=reply):
                 self.assertEqual(attempt.manifest["recall"]["unavailable"], name)
 
+    async def test_recall_that_was_not_there_is_not_asked_for_a_shorter_request_either(self) -> None:
+        provider = ScriptedProvider([ContextLengthExceeded("too long")], ["Well."])
+        conversation = await sync_to_async(self.conversation)(SMALL | {"high_water": 2_000})
+        await sync_to_async(dialogue)(conversation, FACT, "Noted.", *[FILLER] * 40)
+        with (
+            catalog_of(provider),
+            mock.patch.object(context, "recall", side_effect=RuntimeError("the index is gone")) as recall,
+            self.assertLogs("conversations.replies.context", "WARNING"),
+        ):
+            async with web_process():
+                await self.finished(await self.asend(conversation, "Where does it nest?"))
+        long, short = provider.requests
+        self.assertLess(len(flat(short)), len(flat(long)))
+        recall.assert_called_once()
+
     async def test_another_try_and_another_answer_do_not_ask_recall_again(self) -> None:
         provider = ScriptedProvider([Overloaded("later")], ["Behind it."], ["Near Zwolle."])
         conversation = await sync_to_async(self.conversation)(SMALL)
@@ -345,6 +360,20 @@ class BackgroundTests(TurnsTestCase):
             for _ in range(2):
                 plan, _, _ = await self.turn(pool, conversation, question)
                 self.assertNotIn("Zwolle", flat(plan))
+
+    async def test_a_message_that_was_quoted_back_is_not_any_more_once_its_fact_is_forgotten(self) -> None:
+        conversation = await sync_to_async(self.conversation)(SMALL | {"uses_memory": False})
+        said = await sync_to_async(dialogue)(conversation, FACT, "Noted.", *[FILLER] * 20)
+        item = await sync_to_async(remember)(
+            self.alice, "Herons nest near Zwolle.", conversation=conversation, source=said[0]
+        )
+        async with self.pool() as pool:
+            shown, _, _ = await self.turn(pool, conversation, "Where does the blue heron nest?")
+            self.assertIn(FACT, flat(shown))
+            self.assertNotIn("Herons nest near Zwolle.", flat(shown))
+            await MemoryItem.objects.filter(pk=item.pk).aupdate(state=MemoryItem.State.FORGOTTEN, text="")
+            plan, _, _ = await self.turn(pool, conversation, "And the grey one?")
+            self.assertNotIn("Zwolle", flat(plan))
 
     async def test_a_summary_waits_for_the_cut_unless_a_person_chose_it(self) -> None:
         conversation = await sync_to_async(self.conversation)(SMALL)
