@@ -152,7 +152,7 @@ class PolicyForm(forms.Form):
     )
     keywords = WordsField(label="Keywords", required=False, help_text="Words that make a message important.")
     uses_summary = yes_no_field(label="Use summaries")
-    uses_memory = yes_no_field(label="Use memory", help_text="Constraints are sent in any case.")
+    uses_memory = yes_no_field(label="Use memory", help_text="Rules are sent in any case.")
     summary_tokens = NumberField(label="Summary length", help_text="Tokens of one summary, at most.")
     soft_mark = NumberField(
         label="Soft mark",

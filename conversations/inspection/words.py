@@ -11,7 +11,7 @@ from conversations.models import Reply, ReplyState
 #: Each kind of section: its name, and the colour that it has everywhere.
 LABELS: dict[Kind, tuple[str, str]] = {
     Kind.SYSTEM: ("System prompt", "system"),
-    Kind.CONSTRAINTS: ("Constraints", "pinned"),
+    Kind.CONSTRAINTS: ("Rules", "pinned"),
     Kind.MEMORY: ("Memory", "memory"),
     Kind.SUMMARY: ("Summary", "summary"),
     Kind.TRANSCRIPT: ("Word for word", "window"),
@@ -54,7 +54,7 @@ STRATEGIES = {
 }
 
 GONE = {
-    Kind.CONSTRAINTS: "A constraint that was forgotten since.",
+    Kind.CONSTRAINTS: "A rule that was forgotten since.",
     Kind.MEMORY: "A remembered fact that was forgotten since.",
     Kind.SUMMARY: "A summary that is not kept any more.",
     Kind.RECALLED: "A recalled message that was deleted since.",

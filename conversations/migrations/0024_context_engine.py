@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.UUIDField(default=conversations.models.fields.new_id, editable=False, primary_key=True, serialize=False)),
                 ('scope', models.CharField(choices=[('conversation', 'This conversation'), ('person', 'All of mine')], default='conversation', max_length=12)),
-                ('kind', models.CharField(choices=[('profile', 'About me'), ('preference', 'Preference'), ('decision', 'Decision'), ('constraint', 'Constraint'), ('task', 'Task context'), ('question', 'Open question')], max_length=10)),
+                ('kind', models.CharField(choices=[('profile', 'About me'), ('preference', 'Preference'), ('decision', 'Decision'), ('constraint', 'Rule'), ('task', 'Task context'), ('question', 'Open question')], max_length=10)),
                 ('text', models.TextField()),
                 ('token_count', models.PositiveIntegerField(db_default=0, default=0)),
                 ('is_pinned', models.BooleanField(db_default=False, default=False)),

@@ -63,7 +63,7 @@ class MemoryItem(models.Model):
         PROFILE = "profile", "About me"
         PREFERENCE = "preference", "Preference"
         DECISION = "decision", "Decision"
-        CONSTRAINT = "constraint", "Constraint"
+        CONSTRAINT = "constraint", "Rule"
         TASK = "task", "Task context"
         QUESTION = "question", "Open question"
 

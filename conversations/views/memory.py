@@ -33,7 +33,7 @@ Kind, Scope, State = MemoryItem.Kind, MemoryItem.Scope, MemoryItem.State
 SHOWN = 300
 
 HEADINGS = {
-    Kind.CONSTRAINT: "Constraints",
+    Kind.CONSTRAINT: "Rules",
     Kind.PROFILE: "About me",
     Kind.PREFERENCE: "Preferences",
     Kind.DECISION: "Decisions",

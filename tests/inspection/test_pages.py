@@ -77,7 +77,7 @@ class SectionTests(InspectorTests):
             labels,
             [
                 "System prompt",
-                "Constraints",
+                "Rules",
                 "Memory",
                 "Summary v1",
                 "Word for word",

@@ -70,7 +70,7 @@ class ReadingTests(MemoryPageTests):
         page = self.page("memory")
         self.assertIn(f"?around={message.pk}#m-{message.pk}", page)
         self.assertIn("message 1", page)
-        self.assertLess(page.index(">Constraints"), page.index(">Preferences "))
+        self.assertLess(page.index(">Rules"), page.index(">Preferences "))
         self.assertLess(page.index("No tables"), page.index("Short answers"))
         self.assertIn("Harbour fees", page)
 
