@@ -34,6 +34,15 @@ class EmptyPageTests(PageTests):
         self.assertIn("Free on this machine", self.page("home"))
 
 
+class LocalModelBesideOthersTests(PageTests):
+    models = (LOCAL, LARGE)
+
+    def test_nobody_is_asked_for_a_key_that_is_there(self) -> None:
+        page = signed_in(cast.ada()).get("/").content.decode()
+        self.assertIn("running on this machine. A stronger model can be chosen below.", page)
+        self.assertNotIn("Add a provider key", page)
+
+
 class PaidModelTests(PageTests):
     models = (LARGE,)
 
