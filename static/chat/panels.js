@@ -7,9 +7,9 @@ const isPage = () => /\/(settings|context|summaries|memory)\/$/.test(location.pa
 
 let opener;  // what opened the panel, unless it was the panel itself
 
-/** Close the panel, and go back to what opened it. On a page of its own it stays. */
+/** Close the panel, and go back to what opened it: where it is a page of its own, to the conversation. */
 export function closePanel() {
-  if (isPage()) return;
+  if (isPage()) return $('#panel [data-closes-panel]').click();
   const empty = document.createElement('div');
   empty.id = 'panel';
   empty.hidden = true;
@@ -18,11 +18,12 @@ export function closePanel() {
   [opener, ...topbar].find((link) => link?.isConnected && link.checkVisibility())?.focus();
 }
 
-// Who opens the panel goes on in it; who saves stays at the button.
+// Who opens the panel goes on in it; who saves stays at the button, or comes to the first field that is wrong.
 document.addEventListener('htmx:afterSwap', ({ detail }) => {
   if (detail.target.id !== 'panel') return;
   if (!detail.requestConfig.elt.closest('.panel')) opener = detail.requestConfig.elt;
-  $(detail.requestConfig.verb === 'get' ? '#panel [data-closes-panel]' : '#panel .solid')?.focus();
+  const wrong = $('#panel .is-wrong :is(input, select, textarea)');
+  (wrong ?? $(detail.requestConfig.verb === 'get' ? '#panel [data-closes-panel]' : '#panel .solid'))?.focus();
 });
 
 export function openDialog(id) {

@@ -49,8 +49,7 @@ def test_a_rule_in_a_message_is_remembered_and_undone_in_its_place(page: Page, a
 
 def test_the_panel_is_opened_and_a_fact_added_by_keyboard(page: Page, alice: User) -> None:
     page.goto(conversation_of(alice, "How high are the fees?"))
-    page.locator(".topbar").get_by_role("link", name="Settings").first.press("Enter")
-    page.get_by_role("navigation", name="Panels").get_by_role("link", name="Memory").press("Enter")
+    page.locator(".topbar").get_by_role("link", name="Memory").press("Enter")
     expect(page.get_by_role("heading", name="What Parley remembers")).to_be_visible()
     page.get_by_label("Add a fact", exact=True).last.fill("Answer in one sentence")
     page.get_by_role("button", name="Add", exact=True).press("Enter")
@@ -73,6 +72,7 @@ def test_a_fact_is_pinned_edited_and_forgotten_by_keyboard(page: Page, alice: Us
     expect(page.get_by_role("status").filter(has_text="Forgot 1 fact.")).to_be_visible()
     page.get_by_role("button", name="Undo").press("Enter")
     expect(page.get_by_text("No tables")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="It is back.")).to_be_focused()
     assert_accessible(page, "the page of memory")
 
 

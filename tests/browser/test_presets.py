@@ -66,6 +66,28 @@ def test_the_numbers_of_a_conversation_are_changed_seen_and_put_back(page: Page,
     assert high_water(alice) == 16_000
 
 
+def test_a_wrong_number_gets_the_focus_and_what_the_others_mean_stays_in_sight(
+    page: Page, alice: User
+) -> None:
+    page.goto(conversation_of(alice, "How much?"))
+    page.locator(".topbar").get_by_role("link", name="Context").press("Enter")
+    mark = page.get_by_label("High-water mark")
+    mark.fill("12")
+    expect(page.locator("#figures")).to_be_in_viewport(ratio=0.9)
+    mark.press("Enter")
+    expect(page.get_by_text("The high-water mark is between")).to_be_visible()
+    expect(mark).to_be_focused()
+    assert high_water(alice) == 16_000
+
+
+def test_escape_leaves_a_panel_that_has_a_page_of_its_own(page: Page, alice: User) -> None:
+    conversation = conversation_of(alice, "How much?")
+    page.goto(conversation + "context/")
+    page.get_by_label("Temperature").press("Escape")
+    page.wait_for_url("**" + conversation)
+    expect(page.locator("#panel")).to_be_hidden()
+
+
 def test_what_means_nothing_for_a_strategy_is_not_shown(page: Page, alice: User) -> None:
     page.goto(conversation_of(alice, "How much?") + "context/")
     expect(page.get_by_label("High-water mark")).to_be_visible()
