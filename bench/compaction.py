@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
+import statistics
+import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 from unittest import mock
@@ -23,6 +26,7 @@ from chatapp.embedded import paths
 from chatapp.embedded.valkey import Valkey
 
 MODEL = "scripted/bench"
+RESULTS = paths.PROJECT / "bench" / "results" / "compaction.json"
 FOLDED = 6  #: messages that a new summary is worth
 SECONDS = 30.0  #: that one turn may take
 
@@ -64,18 +68,15 @@ def answer(request: Any) -> Sequence[str]:
     return ["The crane can be moved before the winter, and the berth is free for it. " * 8]
 
 
-async def replay(user: Any, *, turns: int = 200, high_water: int = 16_000, late: int = 0) -> Readiness:
-    """`late`: replies that end before a worker gets to what the one before them made due."""
-    from asgiref.sync import sync_to_async
+@asynccontextmanager
+async def web_process(script: Callable[[Any], Sequence[Any]], **changes: Any) -> AsyncIterator[None]:
+    """Replies run here, with one model that says what the script makes of each request."""
     from django.test import override_settings
 
     from conversations.catalog import Catalog, ModelEntry
     from conversations.llm.scripted import ScriptedProvider
-    from conversations.models import Conversation, Reply
     from conversations.providers import replaced
     from conversations.replies.runtime import ReplyRuntime
-    from conversations.replies.sending import Draft, start_conversation, start_reply
-    from conversations.tasks import compact_conversation
 
     entry = ModelEntry(
         id=MODEL,
@@ -88,6 +89,41 @@ async def replay(user: Any, *, turns: int = 200, high_water: int = 16_000, late:
         max_output=4_096,
         is_free=True,
     )
+    with ExitStack() as stack:
+        stack.enter_context(replaced(Catalog(entries=(entry,)), {"scripted": ScriptedProvider(script)}))
+        stack.enter_context(override_settings(EMBEDDED=False, PROVIDER_REQUESTS_PER_MINUTE=0, **changes))
+        stack.enter_context(mock.patch("conversations.tasks.publisher.send"))
+        runtime = ReplyRuntime()
+        await runtime.start()
+        try:
+            yield
+        finally:
+            await runtime.drain(grace=0)
+            await runtime.close()
+
+
+async def ended(reply: Any) -> Any:
+    """The reply once it is complete."""
+    from conversations.models import Reply
+
+    end = time.monotonic() + SECONDS
+    while True:
+        found = await Reply.objects.aget(pk=reply.pk)
+        if not found.is_unfinished and not found.is_waiting:
+            assert found.state == "complete", found.state
+            return found
+        assert time.monotonic() < end, "a reply did not end"
+        await asyncio.sleep(0.005)
+
+
+async def replay(user: Any, *, turns: int = 200, high_water: int = 16_000, late: int = 0) -> Readiness:
+    """`late`: replies that end before a worker gets to what the one before them made due."""
+    from asgiref.sync import sync_to_async
+
+    from conversations.models import Conversation
+    from conversations.replies.sending import Draft, start_conversation, start_reply
+    from conversations.tasks import compact_conversation
+
     preset = {"slug": "chat", "name": "Chat", "high_water": high_water}
     waiting: deque[int] = deque()
     conversation: Any = None
@@ -114,30 +150,68 @@ async def replay(user: Any, *, turns: int = 200, high_water: int = 16_000, late:
             waiting.clear()
             compact_conversation(str(conversation.pk))
 
-    async def ended(reply: Any) -> None:
-        end = time.monotonic() + SECONDS
-        while True:
-            found = await Reply.objects.aget(pk=reply.pk)
-            if not found.is_unfinished and not found.is_waiting:
-                assert found.state == "complete", found.state
-                return
-            assert time.monotonic() < end, "a reply did not end"
-            await asyncio.sleep(0.005)
-
-    with ExitStack() as stack:
-        stack.enter_context(replaced(Catalog(entries=(entry,)), {"scripted": ScriptedProvider(answer)}))
-        stack.enter_context(override_settings(EMBEDDED=False, PROVIDER_REQUESTS_PER_MINUTE=0))
-        stack.enter_context(mock.patch("conversations.tasks.publisher.send"))
-        runtime = ReplyRuntime()
-        await runtime.start()
-        try:
-            for number in range(turns):
-                await ended(await sync_to_async(send)(number))
-                await sync_to_async(work)(number)
-        finally:
-            await runtime.drain(grace=0)
-            await runtime.close()
+    async with web_process(answer):
+        for number in range(turns):
+            await ended(await sync_to_async(send)(number))
+            await sync_to_async(work)(number)
     return await sync_to_async(readiness)(conversation, turns)
+
+
+async def wait_for_first_words(user: Any, *, sends: int = 30, rounds: int = 3) -> dict[str, float]:
+    """Milliseconds from a send to its first word, the median: alone, and while the summary of its conversation hangs.
+
+    The worker is a thread of this process, which is nearer than it ever is. Taken in turns.
+    """
+    from asgiref.sync import sync_to_async
+    from django.db import connection
+    from django.utils import timezone
+
+    from conversations.llm.scripted import Pause
+    from conversations.models import Conversation
+    from conversations.replies.sending import Draft, start_conversation, start_reply
+    from conversations.tasks import compact_conversation
+
+    hanging = threading.Event()
+
+    def script(request: Any) -> Sequence[Any]:
+        if "You keep the record" in request.messages[0].content + request.messages[-1].content:
+            hanging.set()
+            return [Pause(seconds=3600)]
+        return answer(request)
+
+    def send(conversation: Any) -> Any:
+        draft = Draft(key=uuid4(), model=MODEL, text=question(1), leaf_id=None, place="end")
+        if conversation is None:
+            return start_conversation(user=user, draft=draft)
+        return start_reply(user=user, conversation_id=conversation.pk, draft=draft)
+
+    def work(conversation: Any) -> None:
+        Conversation.objects.filter(pk=conversation.pk).update(
+            compaction_due_at=timezone.now(), compaction_attempts=0, compaction_lease_expires_at=None
+        )
+        try:
+            compact_conversation(str(conversation.pk))
+        finally:
+            connection.close()
+
+    waits: dict[str, list[float]] = {"alone": [], "beside_one_that_hangs": []}
+    async with web_process(script, SUMMARY_TIME_OUT=4):
+        conversation = (await ended(await sync_to_async(send)(None))).conversation_id
+        conversation = await Conversation.objects.aget(pk=conversation)
+        for _ in range(rounds):
+            for name, found in waits.items():
+                worker = threading.Thread(target=work, args=[conversation])
+                if name == "beside_one_that_hangs":
+                    hanging.clear()
+                    worker.start()
+                    assert await asyncio.to_thread(hanging.wait, SECONDS), "no summary was asked for"
+                for _ in range(sends):
+                    reply = await ended(await sync_to_async(send)(conversation))
+                    found.append((reply.first_token_at - reply.created_at).total_seconds() * 1000)
+                if worker.ident is not None:
+                    assert worker.is_alive(), "the summary had ended before the last reply"
+                    await asyncio.to_thread(worker.join)
+    return {name: round(statistics.median(found), 1) for name, found in waits.items()}
 
 
 def readiness(conversation: Any, turns: int) -> Readiness:
@@ -164,7 +238,7 @@ def readiness(conversation: Any, turns: int) -> Readiness:
 
 
 def measured(turns: int = 200, high_water: int = 16_000) -> dict[str, Any]:
-    """With a worker that is there at once, and with one that comes a turn late."""
+    """With a worker that is there at once, with one that comes a turn late, and with a model that hangs."""
     from conversations.models import User
 
     user = User.objects.create_user(f"bench-{uuid4().hex[:8]}@example.org")
@@ -172,6 +246,7 @@ def measured(turns: int = 200, high_water: int = 16_000) -> dict[str, Any]:
     for name, late in (("at_once", 0), ("one_turn_late", 1)):
         figures = asyncio.run(replay(user, turns=turns, high_water=high_water, late=late))
         found[name] = asdict(figures) | {"share": round(figures.share, 3)}
+    found["first_word_ms"] = asyncio.run(wait_for_first_words(user))
     return found
 
 
@@ -180,6 +255,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="100 turns in place of 200")
     parser.add_argument("--high-water", type=int, default=16_000)
     arguments = parser.parse_args()
+    logging.disable(logging.INFO)
     from bench.context import database
 
     with database():
@@ -190,7 +266,10 @@ def main() -> None:
         try:
             valkey.wait_ready()
             settings.REDIS_URL = paths.redis_url(paths.PROJECT / ".cache" / "bench" / str(os.getpid()))
-            print(json.dumps(measured(100 if arguments.quick else 200, arguments.high_water), indent=2))
+            found = json.dumps(measured(100 if arguments.quick else 200, arguments.high_water), indent=2)
+            print(found)
+            if not arguments.quick:
+                RESULTS.write_text(found + "\n")
         finally:
             valkey.stop()
 
