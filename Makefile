@@ -7,10 +7,10 @@
 run: install-runtime
 	@exec .venv/bin/python manage.py up
 
-# Everything that a change must pass. The tests start their own PostgreSQL and Valkey.
+# Everything that a change must pass. The tests start their own PostgreSQL and Valkey. PROCESSES=2: in two processes.
 test: lint
 	@echo "== tests"
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n "$${PROCESSES:-0}"
 
 # How many replies one web process carries, and what each costs. QUICK=1: in about a minute.
 bench-streams: install-runtime
