@@ -98,7 +98,9 @@ def check_dialects(result: ContextPlan, *, ends_on: str) -> None:
     assert all(a.role != b.role for a, b in pairwise(messages))
     assert all(message.content.strip() for message in result.messages)
     assert all(0 <= index < len(result.messages) for index in result.breakpoints)
-    request = CompletionRequest(model_id="m", messages=result.messages, max_tokens=10, breakpoints=result.breakpoints)
+    request = CompletionRequest(
+        model_id="m", messages=result.messages, max_tokens=10, breakpoints=result.breakpoints
+    )
     address = "https://api.openai.com/v1"
     for body in (openai.build_body(request, base_url=address), anthropic.build_body(request)):
         assert body["messages"][-1]["role"] == ends_on
@@ -309,6 +311,21 @@ def test_a_summary_stands_for_what_a_cut_left_out() -> None:
         len(section.ids) for section in cut.sections if section.kind in (Kind.TRANSCRIPT, Kind.QUESTION)
     )
     assert shown <= policy.newest_messages
+
+
+def test_of_a_summary_at_least_half_is_shown_or_nothing() -> None:
+    policy = policy_for(window=4_000, reply_tokens=500, strategy=Strategy.SUMMARY, token_budget=4_000)
+    chat = Chat(policy)
+    for _ in range(60):
+        chat.ask("q " * 40, answer="a " * 60)
+    for length, is_shown in ((100, True), (1_300, True), (2_400, False)):
+        chat.summarise(acts_at_once=True)
+        text = "It was said. " * (length // 3)
+        chat.summaries[-1] = replace(chat.summaries[-1], text=text, tokens=words(text))
+        result = chat.ask("q " * 40, answer="a " * 60)
+        spans = [section.span for section in result.sections if section.kind is Kind.SUMMARY]
+        assert bool(spans) is is_shown
+        assert all(length / 2 <= span.tokens < length for span in spans if span)
 
 
 def test_the_summary_is_ready_at_every_cut_and_covers_all_that_the_cut_leaves_out() -> None:

@@ -18,6 +18,7 @@ from conversations.llm.scripted import Pause, Script, ScriptedProvider
 from conversations.llm.types import CompletionRequest
 from conversations.memory import Outcome
 from conversations.memory.grounding import gives_orders, ground_of, words_of_message
+from conversations.memory.learning import REPLACES_RULE
 from conversations.models import Conversation, Hold, LedgerEntry, MemoryItem, User
 from conversations.providers import replaced
 from tests import cast
@@ -265,7 +266,7 @@ class TestContradicting:
             ("We deploy on Fridays", State.SUPERSEDED)
         ]
 
-    def test_a_rule_and_a_pinned_fact_wait_for_a_yes(self, conversation: Conversation) -> None:
+    def test_what_would_replace_a_rule_waits_for_a_yes(self, conversation: Conversation) -> None:
         state(conversation, "Never mention prices.")
         say(conversation, "Today prices are fine with me.")
         learn(conversation, found("Prices are fine", replaces=1, message=2))
@@ -273,6 +274,15 @@ class TestContradicting:
         (item,) = proposed(conversation)
         memory.confirm(item)
         assert told(conversation) == ["Prices are fine"]
+
+    def test_what_would_replace_a_pinned_fact_waits_for_a_yes(self, conversation: Conversation) -> None:
+        pinned = memory.remember(conversation.user, fact("We deploy on Fridays"), conversation=conversation)
+        memory.pin(pinned, on=True)
+        say(conversation, "No, we deploy on Mondays now.")
+        learn(conversation, found("We deploy on Mondays", "decision", replaces=1))
+        assert told(conversation) == ["We deploy on Fridays"]
+        (item,) = proposed(conversation)
+        assert item.note == REPLACES_RULE
 
     @pytest.mark.parametrize("number", [0, -1, 2, 99, 10**9])
     def test_a_number_that_names_nothing_supersedes_nothing(
