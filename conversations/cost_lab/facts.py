@@ -15,9 +15,11 @@ APART = 2
 #: A name that more messages have is what the conversation is about, and no single message's fact.
 MOST_MESSAGES = 6
 
-# Numbers, and words with digits, capitals or signs in them: versions, addresses, files, names.
+# Numbers, and words with digits, capitals or signs in them: versions, addresses, files, names. Each is looked for from
+# its beginning alone, so that a long line of signs or letters is read once.
 _FACT = re.compile(
-    r"[\w.:/@%€$+-]*\d[\w.:/@%€$+-]*|\w+[_/@]\w[\w./@-]*|(?<=[^.!?:\s]\s)[^\W\d_a-z]\w{3,}",
+    r"(?<![\w.:/@%€$+-])[\w.:/@%€$+-]*\d[\w.:/@%€$+-]*|(?<!\w)\w+[_/@]\w[\w./@-]*|"
+    r"(?<=[^.!?:\s]\s)[^\W\d_a-z]\w{3,}",
     re.ASCII | re.MULTILINE,
 )
 

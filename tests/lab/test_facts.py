@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from unittest import mock
 from uuid import UUID
+
+import pytest
 
 from conversations.context.plan import RecallWanted
 from conversations.context.simulate import Turn
@@ -34,6 +37,13 @@ def test_facts_are_names_and_numbers() -> None:
     assert facts_of(text) >= {"2.14.3", "zwolle", "march", "6399", "ops/runbook.md"}
     assert not facts_of("Nothing to see here. The end of it. Yes, we can do that.")
     assert not facts_of("a 1 22")
+
+
+@pytest.mark.parametrize("sign", ["a", "-", ".", "aB", "a/", "a_", "/a", "1a ", "Aa", "_ "])
+def test_no_text_takes_long(sign: str) -> None:
+    before = time.process_time()
+    facts_of(sign * 20_000)
+    assert time.process_time() - before < 0.2
 
 
 def test_a_turn_cites_who_said_its_fact_first() -> None:
