@@ -370,17 +370,19 @@ def from_file(content: bytes) -> tuple[Preset, list[str]]:
         raise PresetError("This file is not JSON. Choose a file that was exported from Parley.") from None
     if not isinstance(data, dict):
         raise PresetError("This file holds no preset: it begins with something else than {.")
-    values = {name: _cleaned(value) for name, value in data.items() if name in FIELDS and name != "slug"}
+    values = {name: value for name, value in data.items() if name in FIELDS and name != "slug"}
     if not isinstance(values.get("name"), str) or not values["name"].strip():
         raise PresetError("This file holds no preset: it has no name.")
     if faults := faults_of(values):
         raise PresetError(" ".join(faults.values()))
+    values = {name: _cleaned(value) for name, value in values.items()}
     values["name"] = values["name"].strip()
-    return Preset.from_json({"slug": "", **values}), sorted(set(data) - FIELDS - {FILE_MARK})
+    unknown = sorted(set(data) - FIELDS - {FILE_MARK})
+    return Preset.from_json({"slug": "", **values}), [clean_text(name).text for name in unknown]
 
 
 def _cleaned(value: Any) -> Any:
-    """Texts without what the database refuses."""
+    """Texts, and lists of them, without what the database refuses."""
     if isinstance(value, str):
         return clean_text(value).text
     return [_cleaned(one) for one in value] if isinstance(value, list) else value

@@ -10,7 +10,13 @@ from django.utils.safestring import SafeString
 
 from conversations import presets
 from conversations.context.presets import CHEAPEST
-from conversations.models import SavedPreset
+from conversations.models import SavedPreset, User
+
+
+def changeable_by(request: HttpRequest) -> QuerySet[SavedPreset]:
+    """Sharing shows what is in a preset, so nobody shares what is another person's alone."""
+    assert isinstance(request.user, User)
+    return SavedPreset.objects.changeable_by(request.user)
 
 
 @admin.register(SavedPreset)
@@ -23,6 +29,12 @@ class PresetAdmin(admin.ModelAdmin[SavedPreset]):
     actions = ("share_with_all", "stop_sharing")
     fields = ("name", "owner", "is_shared", "content", "created_at", "changed_at")
     readonly_fields = ("name", "owner", "content", "created_at", "changed_at")
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: SavedPreset | None = None
+    ) -> tuple[str, ...] | list[str]:
+        fields = self.readonly_fields
+        return fields if obj is None or changeable_by(request).filter(pk=obj.pk) else (*fields, "is_shared")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SavedPreset]:
         return super().get_queryset(request).filter(deleted_at=None)
@@ -54,10 +66,16 @@ class PresetAdmin(admin.ModelAdmin[SavedPreset]):
         self._share(request, queryset, False)
 
     def _share(self, request: HttpRequest, queryset: QuerySet[SavedPreset], on: bool) -> None:
-        chosen = list(queryset)
+        mine = changeable_by(request)
+        chosen, others = list(queryset.filter(pk__in=mine)), queryset.exclude(pk__in=mine).count()
         for saved in chosen:
             presets.share(saved, on)
             self.log_change(request, saved, "Shared with everyone." if on else "Not shared any more.")
+        if others:
+            whose = "preset is its owner's" if others == 1 else "presets are their owners'"
+            messages.warning(request, f"{others} {whose} alone, and nobody else can share it.")
+        if not chosen:
+            return
         said = "shared with everyone" if on else "not shared any more; conversations keep their copies"
         messages.success(request, f"{len(chosen)} preset{'' if len(chosen) == 1 else 's'} {said}.")
 

@@ -361,6 +361,17 @@ class FileTests(PageTests):
             self.assertIn(sentence, page)
         self.assertFalse(SavedPreset.objects.exists())
 
+    def test_a_hostile_file_is_refused_or_named_with_a_sentence(self) -> None:
+        for content, sentence in (
+            (b'{"name": "N", "keywords": ' + b"[" * 600 + b"]" * 600 + b"}", "Keywords are at most 50 words"),
+            (b'{"name": "N", "last_turns": ' + b"9" * 5_000 + b"}", "This file is not JSON."),
+            (b'{"name": "N", "temperature": NaN}', "The temperature is between"),
+            (b'{"name": "N", "high_water": 1e999}', "The high-water mark is"),
+            (b'{"name": "N", "\\ud800<b>": 1}', "Left out, because no preset has it here: \ufffd&lt;b&gt;."),
+        ):
+            _, page = self.upload(content)
+            self.assertIn(sentence, page)
+
     def test_no_file_at_all_is_said(self) -> None:
         response = self.client.post(reverse("presets_import"))
         self.assertContains(response, "Choose a file that was exported from Parley.", status_code=422)
@@ -374,11 +385,23 @@ class FileTests(PageTests):
 
 
 class AdminTests(PageTests):
-    def test_administrators_see_what_is_shared_and_not_what_is_private(self) -> None:
+    def test_what_is_anothers_alone_is_not_shared_to_be_read(self) -> None:
         saved = presets.keep(self.alice, OWN)
         self.client = signed_in(cast.ada())
         address = reverse("admin:conversations_savedpreset_change", args=[saved.pk])
+        changelist = reverse("admin:conversations_savedpreset_changelist")
         self.assertNotContains(self.client.get(address), "Be brief.")
+        chosen = {"action": "share_with_all", "_selected_action": [str(saved.pk)]}
+        said = self.client.post(changelist, chosen, follow=True)
+        self.assertContains(said, "1 preset is its owner&#x27;s alone", html=False)
+        self.client.post(address, {"is_shared": "on"})
+        saved.refresh_from_db()
+        self.assertFalse(saved.is_shared)
+
+    def test_administrators_share_their_own_and_see_what_is_shared(self) -> None:
+        saved = presets.keep(cast.ada(), OWN)
+        self.client = signed_in(cast.ada())
+        address = reverse("admin:conversations_savedpreset_change", args=[saved.pk])
         chosen = {"action": "share_with_all", "_selected_action": [str(saved.pk)]}
         changelist = reverse("admin:conversations_savedpreset_changelist")
         self.assertContains(
