@@ -202,7 +202,10 @@ class WorkerTests(TransactionTestCase):
         port = f"{self.provider.port:04X}"
         for worker in self.workers:
             for child in worker.children():
-                table = Path(f"/proc/{child}/net/tcp").read_text().splitlines()[1:]
+                try:
+                    table = Path(f"/proc/{child}/net/tcp").read_text().splitlines()[1:]
+                except (FileNotFoundError, ProcessLookupError):
+                    continue  # it has ended since it was listed
                 inodes = {row.split()[9] for row in table if row.split()[2].endswith(f":{port}")}
                 held = set()
                 for entry in Path(f"/proc/{child}/fd").iterdir():
