@@ -84,8 +84,8 @@ PLANS = {
         ),
         Plan(
             key="sliding-window",
-            name="Sliding window",
-            note="the last turns, another beginning each time",
+            name="Last turns",
+            note="the newest questions and answers, another beginning each time",
             numbers={"strategy": Strategy.SLIDING_WINDOW},
         ),
         Plan(

@@ -11,6 +11,7 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods
 
+from conversations import presets
 from conversations.catalog import ModelEntry, load_catalog
 from conversations.cost_lab.lab import PLANS, Lab, Row, is_ready, lab_of, use
 from conversations.models import Conversation
@@ -19,6 +20,9 @@ from conversations.money import dollars
 from .composer import chosen_model
 from .cost_lab_chart import Line, cost_chart, thousands, tokens_chart
 from .http import PersonRequest, render_page
+
+#: In the session: what a conversation had before its last change here.
+BEFORE = "cost_lab_before"
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -30,7 +34,7 @@ def cost_lab(request: PersonRequest, pk: UUID) -> HttpResponse:
         return choose(request, shown)
     catalog = load_catalog()
     entry = chosen_model(catalog, shown.model)
-    context: dict[str, Any] = {"conversation": shown, "entry": entry}
+    context: dict[str, Any] = {"conversation": shown, "entry": entry, "can_undo": has_before(request, shown)}
     if entry is None or entry.price is None:
         return render_page(request, "conversations/cost_lab.html", context, current=shown)
     if request.htmx and "result" in request.GET:
@@ -44,11 +48,26 @@ def cost_lab(request: PersonRequest, pk: UUID) -> HttpResponse:
 
 
 def choose(request: PersonRequest, shown: Conversation) -> HttpResponse:
+    if request.POST.get("act") == "undo":
+        return undo(request, shown)
     plan = PLANS.get(request.POST.get("plan", ""))
     if plan is None:
         raise Http404
+    request.session[BEFORE] = {"conversation": str(shown.pk), **presets.snapshot(shown)}
     use(shown, plan)
     messages.info(request, f"{plan.name} holds from the next message on.")
+    return redirect("cost_lab", shown.pk)
+
+
+def has_before(request: PersonRequest, shown: Conversation) -> bool:
+    return bool(request.session.get(BEFORE, {}).get("conversation") == str(shown.pk))
+
+
+def undo(request: PersonRequest, shown: Conversation) -> HttpResponse:
+    """Put back what the last change here has replaced, numbers of its own among it."""
+    if has_before(request, shown):
+        presets.put_back(shown, request.session.pop(BEFORE))
+        messages.info(request, "Put back as it was.")
     return redirect("cost_lab", shown.pk)
 
 

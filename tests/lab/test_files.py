@@ -51,7 +51,7 @@ class FileTests(TestCase):
         printed = self.run_on(messages(60))
         lines = printed.splitlines()
         self.assertIn("61 turns", lines[0])
-        for name in ("Adaptive", "Full history", "Sliding window", "Importance", "Summary", "Memory"):
+        for name in ("Adaptive", "Full history", "Last turns", "Importance", "Summary", "Memory"):
             self.assertTrue(any(line.startswith(name) for line in lines), name)
         self.assertIn("$", printed)
         self.assertNotIn("recall", printed)
@@ -66,7 +66,7 @@ class FileTests(TestCase):
         (one,) = found
         recall = {row["name"]: row["recall"] for row in one["strategies"]}
         self.assertEqual(one["questions"], 1)
-        self.assertEqual((recall["Adaptive"], recall["Sliding window"]), (1.0, 0.0))
+        self.assertEqual((recall["Adaptive"], recall["Last turns"]), (1.0, 0.0))
         self.assertEqual(recall["Everything, always"], 1.0)
         adaptive = one["strategies"][0]
         self.assertEqual(set(adaptive["cost"]), {MODEL})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,7 @@ from conversations.cost_lab.lab import MOST_TURNS, PLANS, lab_of
 from conversations.llm.scripted import ScriptedProvider
 from conversations.llm.tokens import kept_tokens
 from conversations.models import Conversation, Hold, LedgerEntry, Message, Reply
-from conversations.presets import preset_of
+from conversations.presets import change, preset_of
 from conversations.views.cost_lab_chart import APART, BASE, TOP, Line, _apart, cost_chart, tokens_chart
 from tests.cast import bob
 from tests.pages.base import PageTests
@@ -143,18 +144,30 @@ class LabTests(PageTests):
         self.assertEqual(len(turns), 4)
         self.assertNotIn("Another.", [turn.answer.content for turn in turns])
 
+    def test_what_was_used_before_can_be_put_back(self) -> None:
+        talk(self.shown, 5)
+        change(self.shown, replace(preset_of(self.shown), high_water=5_000))
+        used = self.client.post(self.address, {"plan": "full"}, follow=True)
+        self.assertContains(used, ">Undo</button>")
+        back = self.client.post(self.address, {"act": "undo"}, follow=True)
+        self.assertContains(back, "Put back as it was.")
+        self.assertNotContains(back, ">Undo</button>")
+        self.shown.refresh_from_db()
+        found = preset_of(self.shown)
+        self.assertEqual((found.strategy, found.high_water), ("adaptive", 5_000))
+
     def test_use_changes_the_strategy_and_nothing_else(self) -> None:
         talk(self.shown, 5)
         self.shown.system_prompt, self.shown.temperature = "Be brief.", 0.4
         self.shown.save()
         response = self.client.post(self.address, {"plan": "sliding-window"}, follow=True)
-        self.assertContains(response, "Sliding window holds from the next message on.")
+        self.assertContains(response, "Last turns holds from the next message on.")
         self.shown.refresh_from_db()
         self.assertEqual(Preset.stored(self.shown.preset).strategy, "sliding_window")
         self.assertEqual((self.shown.system_prompt, self.shown.temperature), ("Be brief.", 0.4))
         self.assertEqual(self.shown.model, MODEL)
         page = self.look()
-        self.assertRegex(page, r"Sliding window <span[^>]*>current")
+        self.assertRegex(page, r"Last turns <span[^>]*>current")
         self.client.post(self.address, {"plan": "adaptive"})
         self.shown.refresh_from_db()
         self.assertEqual(preset_of(self.shown).strategy, "adaptive")
