@@ -25,7 +25,9 @@ State = ConversationSummary.State
 SHOWN = 30
 
 USED_NEXT = "The next message uses it."
-REMOVED_CURRENT = "Removed. Until a new one is written, the model sees the newest messages, and earlier ones that help."
+REMOVED_CURRENT = (
+    "Removed. Until a new one is written, the model sees the newest messages, and earlier ones that help."
+)
 NOTHING_YET = "There is nothing to summarise yet."
 
 
@@ -64,8 +66,10 @@ class Version:
         row = self.row
         if row.origin == ConversationSummary.Origin.PERSON:
             return "edited by you" if row.created_by_id else "without what you wanted forgotten"
-        is_restored = row.made_from is not None and row.made_from.summary == row.summary
-        return f"version {row.made_from.version} again" if row.made_from and is_restored else ""
+        before = row.made_from
+        if before is None or (before.summary, before.covers_until_id) != (row.summary, row.covers_until_id):
+            return ""
+        return f"version {before.version} again"
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -167,6 +167,13 @@ class ChangeTests(SummaryTests):
         self.assertEqual(self.do("save", made, text=" ")[0], 422)
         self.assertEqual(self.conversation.summaries.count(), 1)
 
+    def test_one_that_says_the_same_of_more_messages_is_not_an_older_one_again(self) -> None:
+        before = self.kept(place=2)
+        until = Message.objects.get(conversation=self.conversation, path_messages=6)
+        keep(self.conversation, text=TEXT, covers_until=until, made_from=before)
+        self.assertNotIn("version 1 again", self.panel())
+        self.assertIn("version 1 again", self.do("restore", before)[1])
+
     def test_an_older_one_is_restored_as_a_new_one(self) -> None:
         older = self.kept(place=2)
         self.kept("Newest.", place=8)
