@@ -20,6 +20,7 @@ bench-streams: install-runtime
 # ../shared/data/dialogues. QUICK=1: in about a minute.
 bench-context: install-runtime
 	@.venv/bin/python -m bench.context $${QUICK:+--quick} $${DIALOGUES:+"$$DIALOGUES"}
+	@.venv/bin/python -m bench.compaction $${QUICK:+--quick}
 
 # Kills every part of a running product by SIGKILL, a thousand times, checks what was promised and writes
 # docs/reliability.md. About 15 minutes.
