@@ -94,7 +94,7 @@ _ANNOUNCED = re.compile(
     re.IGNORECASE,
 )
 _OFFER = re.compile(
-    r"\n\s*(?:let me know|feel free|please let me know|is there anything|would you like)\b[^\n]*\Z",
+    r"(?<!\s)[^\S\n]*+\n\s*+(?:let me know|feel free|please let me know|is there anything|would you like)\b[^\n]*\Z",
     re.IGNORECASE,
 )
 
@@ -167,7 +167,7 @@ def repeats(text: str) -> bool:
     return len(set(zip(words, words[1:], words[2:], strict=False))) < _LEAST_DIFFERENT * len(words)
 
 
-_QUOTED = re.compile(r"“[^”]*”|„[^“”]*[“”]|«[^»]*»|\"[^\"\n]*\"|`[^`]*`|(?<!\w)'[^'\n]*'(?!\w)")
+_QUOTED = re.compile(r"“[^“”]*”|„[^„“”]*[“”]|«[^«»]*»|\"[^\"\n]*\"|`[^`]*`|(?<!\w)'[^'\n]*'(?!\w)")
 _SENTENCE = re.compile(r"(?:\A|(?<=[.!?。！？:])\s+|\n)[\s>*•\-\d.)#]*")
 _ORDER = re.compile(
     r"(?:please\s+)?(?:"

@@ -218,9 +218,12 @@ def test_taking_out_sentences_leaves_only_the_others(parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["a", "<think>", "<think></think>", "{", "you ", '"', "1,", "\n", "A b. ", "'"]
+    "piece",
+    ["a", "<think>", "<think></think>", "{", "you ", '"', "1,", "\n", "\n ", "A b. ", "'", "„", "«", "“"],
 )
 def test_no_text_takes_long(piece: str) -> None:
+    text = piece * (100_000 // len(piece))
     began = time.process_time()
-    assert reason(piece * (100_000 // len(piece)))
+    assert reason(text)
+    assert reason(f"Notes{text}end")
     assert time.process_time() - began < 2.0
