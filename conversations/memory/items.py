@@ -346,10 +346,9 @@ def one_line(text: str) -> str:
 
 def supersede(item: MemoryItem, by_message: UUID) -> bool:
     """Let a fact be superseded by what a later message says; not where another branch goes on from it."""
-    if item.scope == Scope.CONVERSATION and item.source_id and _forks_between(item.source_id, by_message):
+    if item.scope == Scope.CONVERSATION and item.source_id and _forks_between(item, by_message):
         return False
-    current = MemoryItem.objects.filter(pk=item.pk, state=State.ACTIVE)
-    return bool(current.update(state=State.SUPERSEDED, ended_at=timezone.now()))
+    return bool(_current(item).update(state=State.SUPERSEDED, ended_at=timezone.now()))
 
 
 def _current(item: MemoryItem) -> MemoryQuerySet:
@@ -419,7 +418,7 @@ def _versions(item: MemoryItem) -> list[MemoryItem]:
 
 
 #: Whether the tree goes on elsewhere from between two messages of one path: with a line that leaves it there, or with
-#: the line that the path itself has left there.
+#: the line that the path itself has left there. Read by the conversation: of lines there is no index.
 _FORKS = """
 WITH RECURSIVE line AS (
     SELECT branch_id AS id, depth AS until FROM message_places WHERE message_id = %(later)s
@@ -428,9 +427,10 @@ WITH RECURSIVE line AS (
     FROM line JOIN message_branches b ON b.id = line.id WHERE b.parent_id IS NOT NULL
 ), fork AS (
     SELECT b.until AS depth FROM line JOIN message_branches b ON b.parent_id = line.id
-    WHERE b.until <= line.until AND b.id NOT IN (SELECT id FROM line)
+    WHERE b.conversation_id = %(conversation)s AND b.until <= line.until AND b.id NOT IN (SELECT id FROM line)
     UNION ALL
     SELECT line.until FROM line JOIN message_places p ON p.branch_id = line.id AND p.depth = line.until + 1
+    WHERE p.conversation_id = %(conversation)s
 )
 SELECT EXISTS (
     SELECT FROM fork, message_places earlier, message_places later
@@ -440,8 +440,9 @@ SELECT EXISTS (
 """
 
 
-def _forks_between(earlier: UUID, later: UUID) -> bool:
+def _forks_between(item: MemoryItem, later: UUID) -> bool:
+    values = {"conversation": item.conversation_id, "earlier": item.source_id, "later": later}
     with connection.cursor() as cursor:
-        cursor.execute(_FORKS, {"earlier": earlier, "later": later})
+        cursor.execute(_FORKS, values)
         (found,) = cursor.fetchone()
     return bool(found)

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from .reply import Reply
 
 
-#: The messages of the path to a leaf, by the lines it stands on: see `MessageBranch`.
-PATH = """
+_PATH = """
 WITH RECURSIVE line AS (
     SELECT branch_id AS id, path_messages AS until FROM messages WHERE id = %s AND conversation_id = %s
     UNION ALL
@@ -25,7 +24,16 @@ WITH RECURSIVE line AS (
     FROM line JOIN message_branches b ON b.id = line.id WHERE b.parent_id IS NOT NULL
 )
 SELECT p.message_id FROM message_places p JOIN line ON p.branch_id = line.id AND p.depth <= line.until
+WHERE p.conversation_id = %s
 """
+
+
+def ids_on_path(conversation_id: UUID, leaf_id: UUID) -> models.expressions.RawSQL:
+    """The messages from the root to a leaf, by the lines it stands on: see `MessageBranch`.
+
+    They are read by their conversation: of lines there is no index.
+    """
+    return models.expressions.RawSQL(_PATH, [leaf_id, conversation_id, conversation_id])
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
@@ -54,7 +62,7 @@ class MessageQuerySet(models.QuerySet["Message"]):
         """The messages from the root to `leaf_id`, by the lines they stand on: `path_messages` is their place."""
         if leaf_id is None:
             return self.none()
-        return self.filter(pk__in=models.expressions.RawSQL(PATH, [leaf_id, conversation_id]))
+        return self.filter(conversation=conversation_id, pk__in=ids_on_path(conversation_id, leaf_id))
 
     def after_on_path(self, message_id: UUID, leaf_id: UUID, *, steps: int) -> UUID | None:
         """The message `steps` after another on the path to `leaf_id`; None past its end, or off the path."""

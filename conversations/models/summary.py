@@ -12,8 +12,7 @@ from django.utils import timezone
 
 from .conversation import Conversation
 from .fields import new_id
-from .message import PATH as PATH
-from .message import Message
+from .message import Message, ids_on_path
 from .user import User
 
 
@@ -26,7 +25,7 @@ class SummaryQuerySet(models.QuerySet["ConversationSummary"]):
         return self.filter(
             conversation_id=conversation_id,
             state=ConversationSummary.State.IN_FORCE,
-            covers_until__in=models.expressions.RawSQL(PATH, [leaf_id, conversation_id]),
+            covers_until__in=ids_on_path(conversation_id, leaf_id),
         )
 
     def newest_first(self) -> SummaryQuerySet:

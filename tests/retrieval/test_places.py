@@ -14,7 +14,15 @@ from django.test import TestCase, TransactionTestCase
 
 from conversations import retrieval
 from conversations.llm.embeddings import embed
-from conversations.models import Conversation, Message, MessageBranch, MessagePlace, MessagePosting
+from conversations.memory import items
+from conversations.models import (
+    Conversation,
+    ConversationSummary,
+    Message,
+    MessageBranch,
+    MessagePlace,
+    MessagePosting,
+)
 from tests.cast import alice
 
 from .trees import say, say_all, start
@@ -174,6 +182,30 @@ class WordTests(TestCase):
             say(self.conversation, None, "The harbour is deep.")
             raise Refused
         self.assertFalse(MessagePosting.objects.exists() or MessagePlace.objects.exists())
+
+
+class ReadingTests(TestCase):
+    """A path is read by its conversation: there is no index by which to read the places of a line alone."""
+
+    def test_neither_a_path_nor_a_fork_is_looked_for_in_other_conversations(self) -> None:
+        for _ in range(3):
+            say_all(start(), *("Yes." for _ in range(4)))
+        conversation = start()
+        first, *_, last = say_all(conversation, *("Yes." for _ in range(4)))
+        Conversation.objects.filter(pk=conversation.pk).update(leaf=last)
+        path = Message.objects.of_path(conversation.pk, last.pk)
+        summaries = ConversationSummary.objects.of_path(conversation.pk, last.pk)
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            for query in (path.explain(), summaries.explain(), self.explained(cursor, first, last)):
+                self.assertIn("message_places_conversation_id", query)
+                self.assertNotIn("Seq Scan on message_places", query)
+        self.assertEqual(path.count(), 4)
+
+    def explained(self, cursor: Any, first: Message, last: Message) -> str:
+        values = {"conversation": last.conversation_id, "earlier": first.pk, "later": last.pk}
+        cursor.execute(f"EXPLAIN {items._FORKS}", values)
+        return "\n".join(line for (line,) in cursor.fetchall())
 
 
 class DeletionTests(TestCase):
