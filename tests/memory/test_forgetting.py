@@ -81,6 +81,14 @@ def test_what_comes_back_needs_room(conversation: Conversation) -> None:
     assert back.text == "Fact 0"
 
 
+def test_what_was_brought_back_and_changed_since_is_not_brought_back_again(alice: User) -> None:
+    undo = memory.forget(memory.remember(alice, fact("Lives in Oslo")))
+    (back,) = memory.restore(alice, undo)
+    memory.edit(back, fact("Lives in Bergen"))
+    assert memory.restore(alice, undo) == []
+    assert [item.text for item in MemoryItem.objects.in_force()] == ["Lives in Bergen"]
+
+
 def test_forgetting_twice_forgets_once(alice: User) -> None:
     item = memory.remember(alice, fact("Lives in Oslo"))
     memory.forget(item)

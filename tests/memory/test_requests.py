@@ -12,6 +12,7 @@ from conversations.context.layout import CONSTRAINTS, MEMORY
 from conversations.llm.scripted import ScriptedProvider
 from conversations.models import Conversation, MemoryItem, Message, Reply, User
 from conversations.replies.sending import Draft, start_reply
+from conversations.replies.statements import read_beside
 from tests import cast
 from tests.replies.harness import MODEL, catalog_of
 from tests.replies.turns import SMALL, TurnsTestCase, flat, say
@@ -36,6 +37,22 @@ class ToldTests(TurnsTestCase):
                 self.assertIn("- Never mention prices", flat(plan))
         self.assertNotIn("How high are the fees?", flat(plan))
         self.assertEqual(plan.messages[0].content, f"{CONSTRAINTS}\n- Never mention prices")
+
+    async def test_a_line_that_is_superseded_and_still_shown_is_held_for(self) -> None:
+        def superseded() -> int:
+            return MemoryItem.objects.update(state=State.SUPERSEDED)
+
+        def lines() -> int:
+            return read_beside(self.alice.pk, conversation.pk).lines
+
+        conversation = await sync_to_async(self.conversation)()
+        async with self.pool() as pool:
+            await self.turn(pool, conversation, "Remember that the wifi code is heron-42.")
+            self.assertEqual(await sync_to_async(lines)(), 1)
+            await sync_to_async(superseded)()
+            self.assertEqual(await sync_to_async(lines)(), 1, "the last request shows it")
+            await Conversation.objects.filter(pk=conversation.pk).aupdate(cut=None)
+            self.assertEqual(await sync_to_async(lines)(), 0)
 
     async def test_what_is_forgotten_is_not_in_the_next_request(self) -> None:
         conversation = await sync_to_async(self.conversation)()
