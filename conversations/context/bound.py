@@ -17,17 +17,15 @@ from .truncate import CountTokens
 class Beside:
     """What a request may show beside the path: sums of what `Background` will hold."""
 
-    lines: int = (
-        0  #: remembered ones, constraints among them, superseded ones too that the last request showed
-    )
+    #: Remembered ones, constraints among them, superseded ones too that the last request showed.
+    lines: int = 0
     line_tokens: int = 0  #: of their texts
     constraints: int = 0
     constraint_tokens: int = 0
     summary_tokens: int = 0  #: of the longest summary in force
     inserts: int = 0  #: places of the last request where something was put in before a message
-    was_cut: bool = (
-        False  #: the last request showed less than the path, so that messages of it may be recalled
-    )
+    #: The last request showed less than the path, so that messages of it may be recalled.
+    was_cut: bool = False
 
     def with_lines(self, lines: Sequence[tuple[int, bool]]) -> Beside:
         """The same with more remembered lines: the tokens of each, and whether it is a constraint."""

@@ -42,9 +42,8 @@ class Figures:
     efficiency: float  #: used of what was available
     full_tokens: int  #: of a request with the whole history
     compression: float  #: sent of the full history
-    retention: (
-        float | None
-    )  #: of remembered items, whose line or source message is in; None: nothing is remembered
+    #: Of remembered items, whose line or source message is in; None: nothing is remembered.
+    retention: float | None
 
 
 def left_out_of(

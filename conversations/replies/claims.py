@@ -174,9 +174,8 @@ class Known:
     memory: Sequence[Remembered] = ()
     summaries: Sequence[Summed] = ()
     recalled_before: Sequence[Said] = ()
-    forgotten: Sequence[
-        UUID
-    ] = ()  #: messages that are not quoted back: what one of them said is to be forgotten
+    #: Messages that are not quoted back: what one of them said is to be forgotten.
+    forgotten: Sequence[UUID] = ()
     cut: Cut | None = None
     cut_age: float | None = None  #: seconds since the request before this one had its reply
 
