@@ -47,7 +47,7 @@ class Version:
             case State.WANTED:
                 return "being written"
             case State.REFUSED:
-                return "refused"
+                return "refused" if self.row.summary else "failed"
             case State.RETIRED:
                 return "not used"
         if self.is_in_use:

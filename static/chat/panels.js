@@ -18,12 +18,17 @@ export function closePanel() {
   [opener, ...topbar].find((link) => link?.isConnected && link.checkVisibility())?.focus();
 }
 
-// Who opens the panel goes on in it; who saves stays at the button, or comes to the first field that is wrong.
+// Who opens the panel goes on in it, in its field if there is one to write in. Who does something there stays at the
+// button, comes to the first field that is wrong, or, where the button is gone, to what can be done next.
+const AFTER = {
+  get: ['[autofocus]', '[data-closes-panel]'],
+  post: ['.is-wrong :is(input, select, textarea)', '.solid', '.strip button', '[data-closes-panel]'],
+};
 document.addEventListener('htmx:afterSwap', ({ detail }) => {
   if (detail.target.id !== 'panel') return;
   if (!detail.requestConfig.elt.closest('.panel')) opener = detail.requestConfig.elt;
-  const wrong = $('#panel .is-wrong :is(input, select, textarea)');
-  (wrong ?? $(detail.requestConfig.verb === 'get' ? '#panel [data-closes-panel]' : '#panel .solid'))?.focus();
+  const places = AFTER[detail.requestConfig.verb] ?? AFTER.post;
+  places.map((place) => $(`#panel ${place}`)).find(Boolean)?.focus();
 });
 
 export function openDialog(id) {

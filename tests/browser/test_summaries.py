@@ -48,13 +48,16 @@ def test_it_is_opened_from_the_thread_and_edited_by_keyboard(
     expect(panel.get_by_text("The old one stays as the way back.")).to_be_visible()
     panel.get_by_role("link", name="Edit version 2").press("Enter")
     field = panel.get_by_label("Summary of messages")
+    expect(field).to_be_focused()
     field.fill("Hers alone.")
     panel.get_by_role("button", name="Save").press("Enter")
     expect(panel.get_by_text("Saved as version 3.")).to_be_visible()
     assert current_text(conversation) == "Hers alone."
     panel.get_by_role("button", name="Remove version 3").press("Enter")
-    panel.get_by_role("button", name="Undo").press("Enter")
+    expect(panel.get_by_role("button", name="Undo")).to_be_focused()
+    page.keyboard.press("Enter")
     expect(panel.get_by_text("Version 3 is back")).to_be_visible()
+    expect(panel.get_by_role("link", name="Close the summaries")).to_be_focused()
     assert current_text(conversation) == "Hers alone."
 
 

@@ -167,6 +167,14 @@ class ChangeTests(SummaryTests):
         self.assertEqual(self.do("save", made, text=" ")[0], 422)
         self.assertEqual(self.conversation.summaries.count(), 1)
 
+    def test_a_failure_is_not_called_a_refusal_and_says_why_at_once(self) -> None:
+        self.kept(place=2)
+        self.kept("", reason="The provider could not be reached.")
+        newest = self.panel().split("Version 2")[1].split("Version 1")[0]
+        self.assertIn(">failed</span>", newest)
+        self.assertIn("The provider could not be reached.", newest)
+        self.assertRegex(self.panel(), r'id="summary-2" open>')
+
     def test_one_that_says_the_same_of_more_messages_is_not_an_older_one_again(self) -> None:
         before = self.kept(place=2)
         until = Message.objects.get(conversation=self.conversation, path_messages=6)
