@@ -162,7 +162,7 @@ class SectionTests(InspectorTests):
         said = self.words(self.long_one())
         self.assertIn("It was cut in one step", said)
         self.assertIn("Grows to 1,200 tokens, then is cut to 720", said)
-        self.assertIn("Remembered items in it 100 %", said)
+        self.assertIn("Remembered facts in it 100 %", said)
 
     def test_each_strategy_and_start_has_words(self) -> None:
         path = self.told("One", "Two", "Three")
