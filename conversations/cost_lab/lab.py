@@ -178,21 +178,30 @@ _kept: OrderedDict[tuple[Any, ...], Lab] = OrderedDict()
 _replaying = threading.Lock()
 
 
+class OneAtATime(Exception):
+    """Another conversation is being replayed."""
+
+
 def lab_of(conversation: Conversation, catalog: Catalog, entry: ModelEntry) -> Lab | None:
     """The replay of a conversation's path; None for fewer than two turns. Kept until something of it changes.
 
-    One conversation at a time in a process: replies go on beside it.
+    One conversation at a time in a process: replies go on beside it. Raises OneAtATime, because a process has few
+    threads for requests, and one that waits answers nobody.
     """
-    with _replaying:
-        key = _key(conversation, catalog, entry)
-        lab = _kept.get(key)
-        if lab is None:
+    key = _key(conversation, catalog, entry)
+    lab = _kept.get(key)
+    if lab is None:
+        if not _replaying.acquire(blocking=False):
+            raise OneAtATime
+        try:
             lab = _replayed(conversation, catalog, entry)
             if lab is None:
                 return None
             _kept[key] = lab
             while len(_kept) > KEPT:
                 _kept.popitem(last=False)
+        finally:
+            _replaying.release()
     return replace(lab, reality=reality_of(conversation))
 
 

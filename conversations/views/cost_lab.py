@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods
 
 from conversations import presets
 from conversations.catalog import ModelEntry, load_catalog
-from conversations.cost_lab.lab import PLANS, Lab, Row, is_ready, lab_of, use
+from conversations.cost_lab.lab import PLANS, Lab, OneAtATime, Row, is_ready, lab_of, use
 from conversations.models import Conversation
 from conversations.money import dollars
 
@@ -37,13 +37,16 @@ def cost_lab(request: PersonRequest, pk: UUID) -> HttpResponse:
     context: dict[str, Any] = {"conversation": shown, "entry": entry, "can_undo": has_before(request, shown)}
     if entry is None or entry.price is None:
         return render_page(request, "conversations/cost_lab.html", context, current=shown)
+    part = "replaying"
+    if "result" in request.GET or "now" in request.GET or is_ready(shown, catalog, entry):
+        try:
+            context |= result_of(shown, entry)
+            part = "result"
+        except OneAtATime:
+            context["waits"] = True
     if request.htmx and "result" in request.GET:
-        context |= result_of(shown, entry)
-        return render(request, "conversations/cost_lab.html#result", context)
-    if "now" in request.GET or is_ready(shown, catalog, entry):
-        context |= result_of(shown, entry)
-    else:
-        context["is_replaying"] = True
+        return render(request, f"conversations/cost_lab.html#{part}", context)
+    context["is_replaying"] = part == "replaying"
     return render_page(request, "conversations/cost_lab.html", context, current=shown)
 
 

@@ -107,6 +107,16 @@ class LabTests(PageTests):
             self.assertIn("Strategies and models", self.look())
         replayed.assert_not_called()
 
+    def test_nobody_waits_in_a_thread_for_the_replay_of_another_conversation(self) -> None:
+        talk(self.shown, 3)
+        with lab._replaying:
+            for page in (self.look(), self.look("?now"), self.look("?result", hx_request="true")):
+                self.assertIn("Another conversation is being replayed.", page)
+                self.assertIn('hx-trigger="load delay:2s"', page)
+        self.assertIn("Strategies and models", self.look("?result", hx_request="true"))
+        with lab._replaying:
+            self.assertIn("Strategies and models", self.look("?now"))
+
     def test_what_is_too_long_is_replayed_from_its_newest_turns_and_says_so(self) -> None:
         talk(self.shown, 9)
         with mock.patch.object(lab, "MOST_TURNS", 5):
