@@ -28,7 +28,7 @@ _SPEAKERS = {
     "model": "assistant",
     "ai": "assistant",
 }
-_SESSION = re.compile(r"session_(\d+)")
+_SESSION = re.compile(r"session_(\d{1,6})")
 _ASKED_LATER = 10**9  # numbers of questions begin here, those of messages at 1
 
 
@@ -116,7 +116,7 @@ def _values(text: str, path: Path) -> list[Any]:
     """What stands for one dialogue each."""
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number may have too many digits
         if path.suffix != ".jsonl":
             where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
             raise BadFile(f"{path} is not JSON{where}.") from None
@@ -132,7 +132,7 @@ def _lines(text: str, path: Path) -> list[Any]:
         if line.strip():
             try:
                 rows.append(json.loads(line))
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 raise BadFile(f"{path} is not JSON, line {number}.") from None
     if rows and all(isinstance(row, dict) and "role" in row for row in rows):
         return [rows]
@@ -161,12 +161,14 @@ def _dialogue(value: Any, name: str) -> Dialogue:
             continue
         role = _SPEAKERS.get(row["role"].lower())
         if role is None:
-            raise BadFile(f"Message {number} is by “{row['role'][:40]}”: neither user nor assistant.")
+            raise BadFile(
+                f"Message {number} is by “{_printable(row['role'])[:40]}”: neither user nor assistant."
+            )
         messages.append(_said(row.get("id", number), role, content, row.get("created_at")))
     prompt = "\n\n".join(one for one in prompts if isinstance(one, str) and one.strip())
     title = about.get("title")
     return Dialogue(
-        name=title[:80] if isinstance(title, str) and title else name,
+        name=_printable(title)[:80] if isinstance(title, str) and title else name,
         system_prompt=clean_text(prompt).text,
         messages=_distinct(messages),
         questions=_questions(about.get("questions") or (), messages),
@@ -188,24 +190,29 @@ def _with_sessions(value: Mapping[str, Any], name: str) -> Dialogue:
             )
     asked = [
         {"text": one.get("question"), "evidence": one.get("evidence")}
-        for one in value["qa"]
+        for one in (value["qa"] if isinstance(value["qa"], list) else ())
         if isinstance(one, Mapping)
     ]
     return Dialogue(
-        name=str(value.get("sample_id", name))[:80],
+        name=_printable(str(value.get("sample_id", name)))[:80],
         system_prompt="",
         messages=_distinct(messages),
         questions=_questions(asked, messages),
     )
 
 
+def _printable(text: str) -> str:
+    """As a terminal may be given it, whatever a file holds."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 def _said(pk: Any, role: str, content: str, at: Any) -> Said:
     try:
         moment = datetime.fromisoformat(at) if isinstance(at, str) else None
-    except ValueError:
+        if moment is not None and moment.tzinfo is None:
+            moment = moment.astimezone()
+    except (ValueError, OverflowError):
         moment = None
-    if moment is not None and moment.tzinfo is None:
-        moment = moment.astimezone()
     return Said(
         id=str(pk),
         role="user" if role == "user" else "assistant",

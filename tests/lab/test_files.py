@@ -141,6 +141,22 @@ class FileTests(TestCase):
         ):
             read_file(self.file(messages(1)))
 
+    def test_a_hostile_file_is_one_sentence_or_is_read(self) -> None:
+        said = messages(1)
+        for value in (
+            [{**said[0], "created_at": "0001-01-01"}, said[1]],
+            {"conversation": {"session_1": [{"speaker": "a", "text": "x"}] * 2}, "qa": 5},
+            {"conversation": {"session_1": [{"text": "x"}] * 2, "session_" + "9" * 5_000: []}, "qa": []},
+        ):
+            self.assertTrue(read_file(self.file(value)))
+        path = self.file(said)
+        path.write_text('[{"id": ' + "9" * 5_000 + ', "role": "user", "content": "x"}]')
+        with self.assertRaisesMessage(BadFile, "not JSON"):
+            read_file(path)
+        with self.assertRaisesMessage(BadFile, "by “\ufffd[31m”"):
+            read_file(self.file([{"role": "\x1b[31m", "content": "x"}]))
+        self.assertIn("\ufffd\ufffdx: 2 turns", self.run_on({"title": "\ud800\nx", "messages": said}))
+
     def test_models_that_are_not_there_and_models_without_a_price(self) -> None:
         with self.assertRaisesMessage(CommandError, "not available any more"):
             self.run_on(messages(1), "--model", "openai/none")
