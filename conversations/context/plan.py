@@ -54,9 +54,7 @@ class Start(StrEnum):
 
     EXTENDS = "extends"  # it repeats the one before and adds to it
     FIRST = "first"  # there was none
-    CHANGED = (
-        "changed"  # a person changed prompt, model, strategy, pins or summary, or had something forgotten
-    )
+    CHANGED = "changed"  # by a person: prompt, model, strategy, pins or summary, or something is forgotten
     BRANCH = "branch"  # the one before was on another path
     FULL = "full"  # cut, because it would have passed the high-water mark
     COLD = "cold"  # cut early, because the provider had forgotten it anyway
