@@ -287,7 +287,7 @@ def figures_of(policy: Policy, entry: ModelEntry) -> Figures:
 def keep(user: User, preset: Preset) -> SavedPreset:
     """Keep a new preset of one's own. Raises NameTaken or TooManyPresets."""
     with transaction.atomic():
-        _lock(user)
+        User.objects.lock(user.pk)  # names are compared, and presets counted
         own = SavedPreset.objects.owned_by(user)
         if own.count() >= MOST:
             raise TooManyPresets
@@ -300,7 +300,7 @@ def rewrite(saved: SavedPreset, preset: Preset) -> None:
     """Give a saved preset other values. Conversations keep their copies. Raises NameTaken."""
     with transaction.atomic():
         if saved.owner is not None:
-            _lock(saved.owner)
+            User.objects.lock(saved.owner.pk)
             others = SavedPreset.objects.owned_by(saved.owner).exclude(pk=saved.pk)
             if others.filter(name__iexact=preset.name).exists():
                 raise NameTaken
@@ -323,7 +323,7 @@ def restore(saved: SavedPreset) -> None:
     """Bring a deleted preset back, under another name if its own is taken meanwhile. Raises TooManyPresets."""
     with transaction.atomic():
         if saved.owner is not None:
-            _lock(saved.owner)
+            User.objects.lock(saved.owner.pk)
             if SavedPreset.objects.owned_by(saved.owner).count() >= MOST:
                 raise TooManyPresets
             saved.name = free_name(saved.owner, saved.name)
@@ -340,11 +340,6 @@ def free_name(user: User, name: str) -> str:
         ending = f" ({number})"
         candidate = name[: 60 - len(ending)] + ending
     return candidate
-
-
-def _lock(user: User) -> None:
-    """One at a time counts a person's presets and compares their names."""
-    User.objects.select_for_update(no_key=True).only("pk").get(pk=user.pk)
 
 
 def _values(preset: Preset) -> dict[str, Any]:

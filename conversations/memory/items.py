@@ -330,8 +330,8 @@ def said_by(message_ids: Iterable[UUID]) -> dict[UUID, list[MemoryItem]]:
 
 
 def lock_memory(user_id: int) -> None:
-    """One writer of a person's memory at a time: bounds are counted. A send holds the same lock."""
-    User.objects.select_for_update(no_key=True).filter(pk=user_id).values_list("pk").first()
+    """One writer of a person's memory at a time: bounds are counted."""
+    User.objects.lock(user_id)
 
 
 def one_line(text: str) -> str:

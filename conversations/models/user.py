@@ -35,6 +35,10 @@ class UserManager(BaseUserManager["User"]):
     def get_by_natural_key(self, username: str | None) -> User:
         return self.get(email__iexact=username)
 
+    def lock(self, pk: int) -> None:
+        """One transaction at a time goes on from here for a person. A send takes the same lock."""
+        self.select_for_update(no_key=True).filter(pk=pk).values_list("pk").first()
+
 
 class User(AbstractUser):
     """A person with an account. An administrator has `is_staff` and `is_superuser`."""

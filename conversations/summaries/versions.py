@@ -98,7 +98,7 @@ def keep(
     `instead_of`: a row that a person asked for, which becomes this version. `by_person`: the base need not be in force.
     """
     with transaction.atomic():
-        if not _lock(conversation) or not Message.objects.filter(pk=covers_until.pk).exists():
+        if not lock(conversation) or not Message.objects.filter(pk=covers_until.pk).exists():
             return None
         if made_from is not None and not by_person and not reason:
             base = ConversationSummary.objects.filter(pk=made_from.pk, state=State.IN_FORCE)
@@ -141,7 +141,7 @@ def remove(summary: ConversationSummary) -> None:
     """Take a version out of use; with the current one all of its path, so that the model sees the messages alone."""
     with transaction.atomic():
         conversation = summary.conversation
-        _lock(conversation)
+        lock(conversation)
         found = current(conversation)
         is_current = found is not None and found.pk == summary.pk
         gone = in_force(conversation) if is_current else conversation.summaries.filter(pk=summary.pk)
@@ -158,7 +158,7 @@ def _put_in_force(
     if tokens > limit:
         raise SummaryTooLong(tokens=tokens, limit=limit)
     with transaction.atomic():
-        if not _lock(conversation) or summary.covers_until is None or not _is_on_path(conversation, summary):
+        if not lock(conversation) or summary.covers_until is None or not _is_on_path(conversation, summary):
             raise NotOnPath
         replaced = in_force(conversation).filter(
             message_count_at_creation__gte=summary.message_count_at_creation
@@ -191,7 +191,7 @@ def _is_on_path(conversation: Conversation, summary: ConversationSummary) -> boo
     return summary.covers_until_id is not None and path.filter(pk=summary.covers_until_id).exists()
 
 
-def _lock(conversation: Conversation) -> bool:
+def lock(conversation: Conversation) -> bool:
     """Whoever numbers versions does it alone. False: the conversation is gone."""
     mine = Conversation.objects.select_for_update(no_key=True).filter(pk=conversation.pk, deleted_at=None)
     return mine.values_list("pk", flat=True).first() is not None

@@ -17,7 +17,7 @@ from conversations.money import closely
 
 from .prompt import request_for
 from .schedule import LEASE
-from .versions import State, current, in_force, next_version
+from .versions import State, current, in_force, lock, next_version
 from .writing import Job, Outcome, first_piece, job_of, newest_whole_turn, write
 
 #: Sent with `summary_id: UUID` when a person wants one. Receivers only hand work on.
@@ -56,7 +56,8 @@ def want(conversation: Conversation, user: User) -> ConversationSummary | None:
         return None
     _refuse_without_money(job, end)
     with transaction.atomic():
-        Conversation.objects.select_for_update(no_key=True).get(pk=conversation.pk)
+        if not lock(conversation):
+            return None
         asked = conversation.summaries.filter(state=State.WANTED).first()
         if asked is None:
             asked = ConversationSummary.objects.create(

@@ -148,9 +148,7 @@ def _write_piece(
         verdict = Verdict(text="", reason=_sentence(error))
     with transaction.atomic():
         # What is forgotten in this moment has come to its end before, or waits for this version.
-        User.objects.select_for_update(no_key=True).filter(pk=job.conversation.user_id).values_list(
-            "pk"
-        ).first()
+        User.objects.lock(job.conversation.user_id)
         if verdict.is_adopted:
             verdict = _without_forgotten(job.conversation.user_id, verdict)
         return keep(
