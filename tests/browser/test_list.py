@@ -27,6 +27,15 @@ def rows(page: Page) -> list[str]:
     return [row.strip() for row in page.locator("#convo-list .convo").all_inner_texts()]
 
 
+def test_a_row_holds_its_options_within_its_bounds(sign_in: SignIn, alice: User) -> None:
+    page = sign_in(alice)
+    page.goto(conversation_of(alice, "Hello", "Hi"))
+    row, options = page.locator(".convo"), page.get_by_role("button", name="Options for Harbour fees")
+    outer, inner = row.bounding_box(), options.first.bounding_box()
+    assert outer and inner
+    assert inner["x"] + inner["width"] <= outer["x"] + outer["width"]
+
+
 def test_a_title_that_somebody_typed_stays(sign_in: SignIn, alice: User) -> None:
     address = conversation_of(alice, "Hello", "Hi", title="New Conversation")
     page = sign_in(alice)
