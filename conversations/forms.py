@@ -120,8 +120,9 @@ class SettingsForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
         super().__init__(*args, **kwargs)
         self.initial["cost_cap"] = self.instance.cost_cap
         usual = settings.CONVERSATION_CAP
-        self.fields["cost_cap"].help_text = "In dollars, all of its replies and titles together. Empty: " + (
-            "no cap beside your day." if usual is None else f"{dollars(usual)}, as for all here."
+        self.fields["cost_cap"].help_text = (
+            "In dollars, all of its calls together: replies, titles, summaries, memory. Empty: "
+            + ("no cap beside your day." if usual is None else f"{dollars(usual)}, as for all here.")
         )
         self.fields["temperature"].widget.attrs["placeholder"] = str(settings.DEFAULT_TEMPERATURE)
         self.fields["reply_tokens"].widget.attrs["placeholder"] = str(settings.DEFAULT_REPLY_TOKENS)
