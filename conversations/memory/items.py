@@ -18,6 +18,7 @@ from conversations.forgotten import traces_of
 from conversations.llm.tokens import kept_tokens
 from conversations.models import Conversation, MemoryItem, Message, User
 from conversations.models.memory import MemoryQuerySet
+from conversations.models.message import texts_of
 from conversations.text import clean_text
 
 from .stating import Stated, stated
@@ -307,7 +308,7 @@ def histories(items: Sequence[MemoryItem]) -> dict[UUID, list[MemoryItem]]:
     ended = MemoryItem.objects.filter(
         user=items[0].user_id, state__in=[State.SUPERSEDED, State.REPLACED]
     ).select_related("source")
-    by_id = {item.pk: item for item in ended}
+    by_id = {item.pk: item for item in ended.defer(*texts_of("source"))}
     found: dict[UUID, list[MemoryItem]] = {}
     for item in items:
         before = by_id.get(item.supersedes_id) if item.supersedes_id else None

@@ -36,6 +36,11 @@ def ids_on_path(conversation_id: UUID, leaf_id: UUID) -> models.expressions.RawS
     return models.expressions.RawSQL(_PATH, [leaf_id, conversation_id, conversation_id])
 
 
+def texts_of(relation: str) -> list[str]:
+    """What to defer of a related message where its place is all that is asked for: it may have a megabyte of text."""
+    return [f"{relation}__{name}" for name in ("content", "content_blocks", "reasoning")]
+
+
 class MessageQuerySet(models.QuerySet["Message"]):
     def path_to(self, leaf_id: UUID | None, *, limit: int, until: UUID | None = None) -> list[Message]:
         """The newest `limit` messages from the root to `leaf_id`, oldest first; `until` is the last to read.

@@ -11,6 +11,7 @@ from conversations.context.adoption import sentences, without
 from conversations.forgotten import SHARE, Forgotten, share_of_words
 from conversations.llm.tokens import kept_tokens
 from conversations.models import ConversationSummary
+from conversations.models.message import texts_of
 
 from .versions import Origin, State, keep
 
@@ -30,7 +31,8 @@ def forget(
         found = found.filter(conversation__in=conversation_ids)
     forgotten = Forgotten.by(user_id)
     changed = 0
-    for summary in found.select_related("conversation", "covers_until").order_by("version").iterator():
+    found = found.select_related("conversation", "covers_until").defer(*texts_of("covers_until"))
+    for summary in found.order_by("version").iterator():
         gone = [s for s in sentences(summary.summary) if forgotten.holds(s) or _tells(s, texts)]
         if gone:
             _take_out(summary, gone)

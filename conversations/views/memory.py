@@ -23,6 +23,7 @@ from conversations.forms import FactForm
 from conversations.memory import MemoryRefused
 from conversations.models import Conversation, MemoryItem, User
 from conversations.models.memory import MemoryQuerySet
+from conversations.models.message import texts_of
 
 from .conversations import is_switched_on, show_conversation
 from .http import PersonRequest, announce, render_page, see_other
@@ -303,7 +304,7 @@ def load(request: PersonRequest, conversation: Conversation | None) -> Shown:
     sizes = list(holding.values_list("token_count", flat=True))
     if query:
         holding = holding.filter(text__icontains=query)
-    found = list(holding.select_related("source", "conversation").reverse()[: SHOWN + 1])
+    found = list(_with_places(holding, "source", "conversation").reverse()[: SHOWN + 1])
     items = found[:SHOWN]
     before = memory.histories(items)
     rows = [Row(item=item, before=before.get(item.pk, [])) for item in items]
@@ -318,9 +319,14 @@ def load(request: PersonRequest, conversation: Conversation | None) -> Shown:
         query=query,
         groups=[group for group in groups if group.rows],
         proposed=[
-            Row(item=item) for item in waiting.select_related("source", "conversation", "supersedes")[:SHOWN]
+            Row(item=item) for item in _with_places(waiting, "source", "conversation", "supersedes")[:SHOWN]
         ],
         count=len(sizes),
         tokens=sum(sizes),
         is_cut=len(found) > SHOWN,
     )
+
+
+def _with_places(items: MemoryQuerySet, *relations: str) -> MemoryQuerySet:
+    """With the places of the messages that said them, and not their texts."""
+    return items.select_related(*relations).defer(*texts_of("source"))

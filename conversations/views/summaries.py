@@ -13,6 +13,7 @@ from django.views.decorators.http import require_http_methods
 
 from conversations import summaries
 from conversations.models import Conversation, ConversationSummary, Message
+from conversations.models.message import texts_of
 from conversations.prices import NoPrice
 from conversations.summaries import EmptySummary, NotOnPath, OverBudget, SummaryTooLong
 
@@ -170,7 +171,8 @@ def show(
 
 def versions_of(shown: Conversation) -> list[Version]:
     """The newest versions of all branches, each with what it is to the path that is shown."""
-    rows = list(shown.summaries.select_related("covers_until", "made_from").order_by("-version")[:SHOWN])
+    found = shown.summaries.select_related("covers_until", "made_from").defer(*texts_of("covers_until"))
+    rows = list(found.order_by("-version")[:SHOWN])
     covered = [row.covers_until_id for row in rows if row.covers_until_id]
     path = Message.objects.of_path(shown.pk, shown.leaf_id)
     here = set(path.filter(pk__in=covered).values_list("pk", flat=True))

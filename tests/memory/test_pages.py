@@ -56,6 +56,18 @@ class MemoryPageTests(PageTests):
 
 
 class ReadingTests(MemoryPageTests):
+    def test_a_page_of_facts_reads_no_message(self) -> None:
+        known = self.keep("Likes tea.")
+        MemoryItem.objects.update(source=say(self.conversation, "I like tea. " * 1_000))
+        memory.edit(known, fact("Likes coffee."))
+        MemoryItem.objects.create(
+            user=self.alice, conversation=self.conversation, kind=Kind.TASK, text="A", state=State.PROPOSED
+        )
+        with CaptureQueriesContext(connection) as found:
+            self.client.get(self.panel, headers=IN_LIST)
+        self.assertTrue(found.captured_queries)
+        self.assertNotIn('."content"', "".join(query["sql"] for query in found))
+
     def test_an_empty_memory_says_how_it_fills(self) -> None:
         for page in (self.page("memory"), self.page("conversation_memory", self.conversation.pk)):
             self.assertIn("remember that", page)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from conversations import summaries
@@ -47,6 +49,16 @@ class SummaryTests(PageTests):
         named = {"summary": str(summary.pk)} if summary else {}
         response = self.act(PANEL, self.conversation.pk, **{"act": act, **named, **more})
         return response.status_code, response.content.decode()
+
+
+class ReadingTests(SummaryTests):
+    def test_the_panel_and_forgetting_read_no_message(self) -> None:
+        self.kept()
+        with CaptureQueriesContext(connection) as found:
+            self.panel(part="list")
+            summaries.forget(self.alice.pk, ["Alice plans a harbour office."])
+        self.assertEqual(ConversationSummary.objects.filter(state="retired").count(), 1)
+        self.assertNotIn('."content"', "".join(query["sql"] for query in found))
 
 
 class MarkerTests(SummaryTests):
