@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from io import StringIO
 from typing import Any
 
@@ -9,6 +10,9 @@ from django.apps import apps
 from django.core.management import call_command
 from django.db import connection, models
 from django.test import TestCase
+
+from conversations.models import Conversation, ConversationSummary
+from tests import cast
 
 #: What PostgreSQL calls the actions that Django declares in Python alone.
 ACTIONS: dict[Any, str] = {models.CASCADE: "c", models.SET_NULL: "n"}
@@ -47,3 +51,26 @@ class MigrationTests(TestCase):
     def test_the_database_itself_deletes_what_belongs_to_a_deleted_row(self) -> None:
         found = in_the_database()
         self.assertEqual({key: found[key] for key in declared()}, declared())
+
+    def test_summaries_from_before_there_were_versions_are_numbered(self) -> None:
+        migration = import_module("conversations.migrations.0024_context_engine")
+        first, second = (
+            Conversation.objects.create(user=person(), model="m") for person in (cast.alice, cast.bob)
+        )
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE conversation_summaries DROP CONSTRAINT summaries_versions")
+            made = [
+                ConversationSummary.objects.create(
+                    conversation=conversation, summary=text, message_count_at_creation=2
+                )
+                for conversation, text in (
+                    (first, "One"),
+                    (second, "Another"),
+                    (first, "Two"),
+                    (first, "Three"),
+                )
+            ]
+            cursor.execute(migration.NUMBER_VERSIONS)
+        for row in made:
+            row.refresh_from_db()
+        self.assertEqual([row.version for row in made], [1, 1, 2, 3])

@@ -7,6 +7,14 @@ import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
+# Summaries that were there before, in the order in which they were written.
+NUMBER_VERSIONS = """
+UPDATE conversation_summaries s SET version = numbered.version FROM (
+    SELECT id, row_number() OVER (PARTITION BY conversation_id ORDER BY created_at, id) AS version
+    FROM conversation_summaries
+) AS numbered WHERE s.id = numbered.id AND numbered.version > 1
+"""
+
 
 class Migration(migrations.Migration):
 
@@ -146,6 +154,7 @@ class Migration(migrations.Migration):
             model_name='conversation',
             index=models.Index(condition=models.Q(('compaction_due_at__isnull', False)), fields=['compaction_due_at'], name='conversations_to_compact'),
         ),
+        migrations.RunSQL(NUMBER_VERSIONS, migrations.RunSQL.noop),
         migrations.AddConstraint(
             model_name='conversationsummary',
             constraint=models.UniqueConstraint(fields=('conversation', 'version'), name='summaries_versions'),
