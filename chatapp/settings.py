@@ -260,6 +260,13 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_TIME_LIMIT = 600
 CELERY_TASK_SOFT_TIME_LIMIT = 540
 CELERY_TASK_DEFAULT_QUEUE = "celery"
+#: What calls a model comes after all else, however many summaries one person has asked for. Over Redis each priority is
+#: a list of its own.
+MODEL_PRIORITY = 9
+CELERY_TASK_ROUTES = {
+    f"conversations.tasks.{name}": {"priority": MODEL_PRIORITY}
+    for name in ("write_title", "compact_conversation", "write_wanted_summary")
+}
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 # A worker waits for a Redis that is away as long as it takes.
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -271,6 +278,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "unacked_restore_limit": None,
+    "priority_steps": [0, MODEL_PRIORITY],
     "socket_timeout": 10,
     "socket_connect_timeout": 5,
     "socket_keepalive": True,

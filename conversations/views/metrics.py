@@ -186,24 +186,25 @@ async def unfinished(runtime: ReplyRuntime) -> list[dict[str, Any]]:
 
 
 async def of_redis(runtime: ReplyRuntime) -> list[Metric]:
-    queue = settings.CELERY_TASK_DEFAULT_QUEUE
     pipeline = runtime.redis.pipeline(transaction=False)
-    pipeline.llen(queue)
-    pipeline.lindex(queue, -1)
+    for queue in task_lists():
+        pipeline.llen(queue)
+        pipeline.lindex(queue, -1)
     pipeline.zcard("unacked_index")
     pipeline.zrange("unacked_index", 0, 0, withscores=True)
     pipeline.hgetall(WORKER_COUNTERS)
     pipeline.hgetall(reconciliation.KEPT)
     try:
         async with asyncio.timeout(PATIENCE):
-            waiting, oldest, taken, longest, counters, compared = await pipeline.execute()
+            *queues, taken, longest, counters, compared = await pipeline.execute()
     except (RedisError, OSError, TimeoutError):
         return [gauge("redis_up", "1 while Redis answers.", 0)]
     now = time.time()
+    oldest = max(age(sent_at(message), now) for message in queues[1::2])
     return [
         gauge("redis_up", "1 while Redis answers.", 1),
-        gauge("tasks_waiting", "Tasks in Celery's queue.", waiting),
-        gauge("tasks_waiting_oldest_seconds", "Age of the first of them.", age(sent_at(oldest), now)),
+        gauge("tasks_waiting", "Tasks in Celery's queue.", sum(queues[::2])),
+        gauge("tasks_waiting_oldest_seconds", "Age of the first of them.", oldest),
         gauge("tasks_taken", "Tasks that a worker has taken and not ended.", taken),
         gauge(
             "tasks_taken_oldest_seconds",
@@ -238,6 +239,12 @@ def of_workers(counters: dict[str, str]) -> list[Metric]:
         counter("titles_written", "Titles written by a model.", int(counters.get("titles", 0))),
         counter("summaries_written", "Summaries written by a model.", int(counters.get("summaries", 0))),
     ]
+
+
+def task_lists() -> tuple[str, str]:
+    """Where tasks wait: kombu keeps a list for each priority."""
+    first = settings.CELERY_TASK_DEFAULT_QUEUE
+    return first, f"{first}\x06\x16{settings.MODEL_PRIORITY}"
 
 
 def sent_at(message: str | None) -> float | None:

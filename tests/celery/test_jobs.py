@@ -17,7 +17,7 @@ from django.test import SimpleTestCase, TransactionTestCase
 from chatapp.celery import app
 from conversations.exclusive import exclusive
 from conversations.publisher import Publisher
-from conversations.tasks import write_title
+from conversations.tasks import compact_conversation, write_title, write_wanted_summary
 from tests.celery.processes import until
 from tests.servers import PROJECT, test_database_url
 
@@ -161,6 +161,19 @@ class SettingsTests(SimpleTestCase):
         self.assertTrue(app.conf.task_acks_late and app.conf.task_reject_on_worker_lost)
         self.assertEqual(app.conf.worker_prefetch_multiplier, 1)
         self.assertIsNone(app.conf.broker_connection_max_retries)
+
+    def test_what_calls_a_model_waits_until_all_else_is_done(self) -> None:
+        route = app.amqp.router.route
+        for task in (write_title, compact_conversation, write_wanted_summary):
+            self.assertEqual(route({}, task.name)["priority"], settings.MODEL_PRIORITY)
+        for entry in app.conf.beat_schedule.values():
+            self.assertNotIn("priority", route({}, entry["task"]))
+        with app.connection_for_write() as broker:
+            queue = broker.SimpleQueue("parley-test-order")
+            queue.put("summary", priority=settings.MODEL_PRIORITY)
+            queue.put("budgets")
+            self.assertEqual(queue.qsize(), 2)
+            self.assertEqual([queue.get_nowait().payload for _ in range(2)], ["budgets", "summary"])
 
     def test_each_periodic_task_exists_and_expires(self) -> None:
         for name, entry in app.conf.beat_schedule.items():

@@ -38,6 +38,8 @@ app.conf.beat_schedule = {
         ("watched", "tests.celery.workers.watched_job", 0.3),
     )
 }
+# It alone keeps one worker busy, which no job of Parley's own does: it takes turns with what calls a model.
+app.conf.beat_schedule["watched"]["options"]["priority"] = settings.MODEL_PRIORITY
 
 
 @shared_task

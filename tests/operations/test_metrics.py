@@ -21,6 +21,7 @@ from conversations.llm.errors import AuthenticationFailed
 from conversations.llm.scripted import ScriptedProvider, Step
 from conversations.reconciliation import Result
 from conversations.replies.runtime import ReplyRuntime
+from conversations.views.metrics import task_lists
 from tests.operations.asgi import request
 from tests.replies.harness import MODEL, ReplyTestCase, catalog_of, until, watch, web_process
 
@@ -160,11 +161,12 @@ class ContentTests(ReplyTestCase):
         with override_settings(CELERY_TASK_DEFAULT_QUEUE=queue):
             async with self.process() as runtime:
                 try:
-                    await runtime.redis.lpush(queue, json.dumps(sent), "not json")
+                    await runtime.redis.lpush(queue, "not json")
+                    await runtime.redis.lpush(task_lists()[1], json.dumps(sent), "not json")
                     found = await self.read()
                 finally:
-                    await runtime.redis.delete(queue)
-        self.assertEqual(found["parley_tasks_waiting"], 2)
+                    await runtime.redis.delete(*task_lists())
+        self.assertEqual(found["parley_tasks_waiting"], 3)
         self.assertAlmostEqual(found["parley_tasks_waiting_oldest_seconds"], 90, delta=5)
 
     async def test_it_answers_while_database_and_redis_are_away(self) -> None:
