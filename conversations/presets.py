@@ -13,7 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from conversations.catalog import Catalog, ModelEntry, UnknownModel, load_catalog
-from conversations.context.policy import Policy
+from conversations.context.policy import Policy, Strategy
 from conversations.context.presets import CHAT, CHEAPEST, FIELDS, PRESETS, Preset, faults_of
 from conversations.llm.types import Usage
 from conversations.models import Conversation, SavedPreset, User
@@ -30,6 +30,8 @@ FILE_MARK = "parley_preset"
 
 #: The columns of a conversation that a preset sets.
 COLUMNS = ("preset", "system_prompt", "temperature", "reply_tokens", "model")
+#: What decides how much of a conversation is shown.
+SIZES = ("strategy", "on_overflow", "token_budget", "high_water")
 
 
 class PresetError(ValueError):
@@ -161,9 +163,18 @@ def put_back(conversation: Conversation, columns: Mapping[str, Any]) -> None:
 
 def _write(conversation: Conversation, columns: Mapping[str, Any]) -> None:
     """These columns alone: a send may move the conversation's leaf meanwhile."""
+    if _shows_all_again(stored_preset(conversation.preset), stored_preset(columns["preset"])):
+        columns = {**columns, "cut": None, "cut_at": None}
     for name, value in columns.items():
         setattr(conversation, name, value)
     conversation.save(update_fields=list(columns))
+
+
+def _shows_all_again(before: Preset, after: Preset) -> bool:
+    """Whether what was cut under other numbers is to be shown: nothing may be missing but what does not fit now."""
+    if after.strategy != Strategy.FULL and after.on_overflow != "refuse":
+        return False
+    return any(getattr(before, name) != getattr(after, name) for name in SIZES)
 
 
 def columns_of(preset: Preset) -> dict[str, Any]:

@@ -23,7 +23,7 @@ LABELS: dict[Kind, tuple[str, str]] = {
 
 STARTS = {
     "extends": "It repeats the request before it and adds to its end, which a provider's cache rewards.",
-    "first": "It is the first request of this conversation.",
+    "first": "It builds on no request before it.",
     "changed": (
         "It begins anew, because something above the conversation was changed: its prompt, model or strategy, "
         "a pinned fact, a summary, or something that was forgotten."

@@ -13,10 +13,11 @@ from uuid import uuid4
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
-from conversations import retrieval
+from conversations import presets, retrieval
 from conversations.context.layout import CONSTRAINTS, MEMORY, RECALLED, SUMMARY
 from conversations.context.manifest import request_digest
 from conversations.context.plan import Start
+from conversations.context.policy import Strategy
 from conversations.context.truncate import LEFT_OUT
 from conversations.llm.errors import ContextLengthExceeded, Overloaded
 from conversations.llm.scripted import Cut, ScriptedProvider
@@ -228,6 +229,28 @@ class RepliesTests(TurnsTestCase):
         await sync_to_async(self.client.force_login)(self.alice)
         page = await sync_to_async(self.client.get)(f"/conversations/{conversation.pk}/")
         self.assertContains(page, "longer than the model can read")
+
+    async def test_what_was_cut_is_shown_again_where_nothing_may_be_missing(self) -> None:
+        provider = ScriptedProvider(["Well."], ["All of it."])
+        conversation = await sync_to_async(self.conversation)(SMALL)
+        await sync_to_async(dialogue)(conversation, FACT, *[FILLER] * 99)
+
+        @sync_to_async
+        def change(**numbers: Any) -> None:
+            conversation.refresh_from_db()
+            presets.change(conversation, replace(presets.preset_of(conversation), **numbers))
+
+        with catalog_of(provider):
+            async with web_process():
+                await self.finished(await self.asend(conversation, "And now?"))
+                await change(on_overflow="refuse")
+                refused = await self.finished(await self.asend(conversation, "And a part of it?"))
+                await change(strategy=Strategy.FULL)
+                await self.finished(await self.asend(conversation, "And all of it?"))
+        cut, whole = provider.requests
+        self.assertNotIn(FACT, flat(cut))
+        self.assertIn(FACT, flat(whole))
+        self.assertEqual((refused.state, refused.error_code), (ReplyState.FAILED, "DoesNotFit"))
 
     async def test_where_a_preset_keeps_no_part_of_a_reply_a_cut_off_one_fails(self) -> None:
         provider = ScriptedProvider([ReasoningDelta(text="Hm."), "Half of it", Cut()], ["All of it."])
