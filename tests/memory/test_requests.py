@@ -54,6 +54,13 @@ class ToldTests(TurnsTestCase):
             await Conversation.objects.filter(pk=conversation.pk).aupdate(cut=None)
             self.assertEqual(await sync_to_async(lines)(), 0)
 
+    def test_nothing_is_held_for_what_a_person_does_not_want_to_be_told(self) -> None:
+        memory.remember(self.alice, memory.Fact(kind=Kind.PROFILE, text="Lives in Oslo"))
+        here = self.conversation().pk
+        self.assertEqual([read_beside(self.alice.pk, place).lines for place in (None, here)], [1, 1])
+        User.objects.filter(pk=self.alice.pk).update(is_remembering=False)
+        self.assertEqual([read_beside(self.alice.pk, place).lines for place in (None, here)], [0, 0])
+
     async def test_what_is_forgotten_is_not_in_the_next_request(self) -> None:
         conversation = await sync_to_async(self.conversation)()
         async with self.pool() as pool:

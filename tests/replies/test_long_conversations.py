@@ -10,6 +10,7 @@ from asgiref.sync import async_to_sync
 from django.db import connection
 from psycopg import AsyncCursor
 
+from conversations.context.cut import Cut
 from conversations.database import Pool
 from conversations.llm.scripted import ScriptedProvider
 from conversations.models import Conversation, Message, Reply
@@ -45,13 +46,27 @@ class LongConversationTests(TurnsTestCase):
         Conversation.objects.filter(pk=conversation.pk).update(leaf=leaf)
         return conversation
 
+    def test_a_cut_on_another_branch_does_not_make_a_turn_read_all_of_this_one(self) -> None:
+        conversation = self.long(1_900)
+        root = Message.objects.get(conversation=conversation, path_messages=1)
+        other = Message.objects.create(
+            conversation=conversation, parent=root, role="assistant", content="No.", token_count=2
+        )
+        cut = Cut(first_message_id=other.pk, key="").to_json()
+        Conversation.objects.filter(pk=conversation.pk).update(cut=cut)
+        with catalog_of(ScriptedProvider(), context_window=128_000):
+            _, known = self._planned(self.send(conversation, "Where was the heron of station 41 seen?"))
+        self.assertLess(len(known.history), 1_500)
+
     def test_a_turn_needs_four_statements_and_the_rows_of_what_it_shows(self) -> None:
         read: dict[int, tuple[int, int]] = {}
         with catalog_of(ScriptedProvider(), context_window=128_000):
             for messages in (1_000, MESSAGES):
                 conversation = self.long(messages)
                 first = self.send(conversation, "Where was the heron of station 41 seen?")
-                self.assertEqual(self._planned(first)[0], 4)  # the claim, and recall's three
+                statements, known = self._planned(first)
+                self.assertEqual(statements, 4)  # the claim, and recall's three
+                self.assertLess(len(known.history), 1_500)  # twice the high-water mark
                 second = self.send(conversation, "And the one of station 42?")
                 statements, known = self._planned(second)
                 self.assertEqual(statements, 4)
