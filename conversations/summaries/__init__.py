@@ -20,7 +20,7 @@ from .versions import (
     restore,
     uses_summary,
 )
-from .wanted import OverBudget, end_abandoned, lost, summary_wanted, want, write_wanted
+from .wanted import OverBudget, TooManyAtOnce, end_abandoned, lost, summary_wanted, want, write_wanted
 from .writing import Outcome, write_next
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Outcome",
     "OverBudget",
     "SummaryTooLong",
+    "TooManyAtOnce",
     "current",
     "edit",
     "end_abandoned",

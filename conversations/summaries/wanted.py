@@ -26,11 +26,19 @@ summary_wanted = Signal()
 #: How soon a wish whose wake-up call was lost is found.
 OVERDUE = timedelta(seconds=30)
 
+#: Summaries that one person may wait for: others want theirs, too, and a free model costs them nothing.
+MOST_AT_ONCE = 3
+
 NOTHING_TO_SAY = "There was nothing to summarise."
 INTERRUPTED = "The work on it was interrupted. Ask for it again."
 NO_MONEY = "There was no money left for it. Ask for it again when there is."
 CHANGED = "The conversation changed while it was written. Ask for it again."
 TOO_LONG = "The conversation is too long for one go. Its beginning is summarised now: ask again for the rest."
+
+
+class TooManyAtOnce(Exception):
+    def __str__(self) -> str:
+        return f"{MOST_AT_ONCE} summaries that you asked for are being written. Ask for this one when they are done."
 
 
 class OverBudget(Exception):
@@ -48,7 +56,7 @@ class OverBudget(Exception):
 def want(conversation: Conversation, user: User) -> ConversationSummary | None:
     """Ask for a new summary of all so far; the one that is asked for already, if there is one.
 
-    None: there is nothing to summarise. Raises OverBudget and NoPrice with the sentence for that person.
+    None: there is nothing to summarise. Raises OverBudget, TooManyAtOnce and NoPrice with the sentence for that person.
     """
     job = _job(conversation)
     end = newest_whole_turn(conversation) if job else None
@@ -60,6 +68,9 @@ def want(conversation: Conversation, user: User) -> ConversationSummary | None:
             return None
         asked = conversation.summaries.filter(state=State.WANTED).first()
         if asked is None:
+            others = ConversationSummary.objects.filter(conversation__user=user, state=State.WANTED)
+            if others.filter(conversation__deleted_at=None).count() >= MOST_AT_ONCE:
+                raise TooManyAtOnce
             asked = ConversationSummary.objects.create(
                 conversation=conversation,
                 version=next_version(conversation),

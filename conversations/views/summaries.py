@@ -15,7 +15,7 @@ from conversations import summaries
 from conversations.models import Conversation, ConversationSummary, Message
 from conversations.models.message import texts_of
 from conversations.prices import NoPrice
-from conversations.summaries import EmptySummary, NotOnPath, OverBudget, SummaryTooLong
+from conversations.summaries import EmptySummary, NotOnPath, OverBudget, SummaryTooLong, TooManyAtOnce
 
 from .conversations import show_conversation
 from .http import PersonRequest
@@ -98,6 +98,8 @@ def write(request: PersonRequest, shown: Conversation) -> HttpResponse:
         asked = summaries.want(shown, request.user)
     except OverBudget as refused:
         return show(request, shown, refused=str(refused), status=402)
+    except TooManyAtOnce as refused:
+        return show(request, shown, refused=str(refused), status=409)
     except NoPrice as refused:
         return show(request, shown, refused=refused.sentence, status=409)
     return show(request, shown, said="" if asked else NOTHING_YET)

@@ -243,6 +243,15 @@ class WritingTests(SummaryTests):
         self.assertNotIn("Write one now", panel)
         self.assertEqual(self.sent.call_count, 1)
 
+    def test_nobody_waits_for_more_than_three_at_once(self) -> None:
+        for number in range(4):
+            other = Conversation.objects.create(user=self.alice, title="Quay", model=LARGE.id)
+            say(other, "Question?", "Answer.")
+            answer = self.client.post(reverse(PANEL, args=[other.pk]), {"act": "write"}, headers=HTMX)
+            self.assertEqual(answer.status_code, 200 if number < 3 else 409)
+        self.assertContains(answer, "3 summaries that you asked for are being written.", status_code=409)
+        self.assertEqual(ConversationSummary.objects.filter(state="wanted").count(), 3)
+
     def test_the_list_asks_again_until_it_is_written(self) -> None:
         self.do("write")
         self.assertIn("every 2s", self.panel(part="list"))
