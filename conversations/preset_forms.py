@@ -167,7 +167,7 @@ class PolicyForm(forms.Form):
     temperature = NumberField(label="Temperature", whole=False, help_text="0 is steady, 2 is wild.")
     on_overflow = forms.ChoiceField(
         label="When the history does not fit",
-        choices=[("cut", "Cut it and answer"), ("refuse", "Refuse, so that no answer rests on a part")],
+        choices=[("cut", "Cut it and answer"), ("refuse", "Refuse the message")],
     )
     on_stream_failure = forms.ChoiceField(
         label="When an answer breaks off",

@@ -27,7 +27,7 @@ from .view import Continuation, HistoryMessage, MemoryItem, Summary
 
 
 class DoesNotFit(ValueError):
-    """This conversation is longer than the model can read. Choose a model with a larger window."""
+    """This conversation is longer than the model can read, or than its numbers allow."""
 
 
 @dataclass(frozen=True, kw_only=True)

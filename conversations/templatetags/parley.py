@@ -231,7 +231,10 @@ OWN_FAILURES = {
     "EmptyReply": "The model answered without any text.",
     "UnknownModel": "This model is not available any more.",
     "NothingToAnswer": "There was no message to answer.",
-    "DoesNotFit": "This conversation is longer than the model can read. Choose a model with a larger window.",
+    "DoesNotFit": (
+        "This conversation is longer than the model can read, or than its numbers allow. Choose another model, or "
+        "change them under Context."
+    ),
     "ProcessStopped": "Parley was restarted before this reply had begun.",
     "ProcessDied": "Parley was stopped before this reply had begun.",
     "Discarded": "The reply was cut off, and this conversation keeps no part of such a reply.",
