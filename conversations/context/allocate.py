@@ -7,11 +7,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from uuid import UUID
 
+from .policy import MESSAGE_OVERHEAD
 from .truncate import CountTokens, Span, span_within
 from .view import HistoryMessage, Recalled
-
-#: Tokens that a message costs beside its text, where a provider's own overhead is unknown.
-MESSAGE_OVERHEAD = 10
 
 
 @dataclass(frozen=True, kw_only=True)

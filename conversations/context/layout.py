@@ -13,7 +13,7 @@ from uuid import UUID
 
 from conversations.llm.types import ChatMessage, Role
 
-from .allocate import MESSAGE_OVERHEAD
+from .policy import MESSAGE_OVERHEAD
 from .truncate import Span
 from .view import HistoryMessage, MemoryItem, Summary
 

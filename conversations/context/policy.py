@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from .allocate import MESSAGE_OVERHEAD as MESSAGE_OVERHEAD
+#: Tokens that a message costs beside its text, where a provider's own overhead is unknown.
+MESSAGE_OVERHEAD = 10
 
 #: Words that make a message important, unless a preset has others.
 KEYWORDS = (
@@ -16,7 +17,6 @@ KEYWORDS = (
 
 #: The share of what the reply leaves that a request may grow to: token counts are estimates for some models.
 CEILING = 0.85
-
 
 #: Tokens of request and reply together, for the strategies that have a fixed budget.
 FIXED_BUDGET = 12_000

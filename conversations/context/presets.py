@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from .allocate import MESSAGE_OVERHEAD, reply_share
-from .policy import KEYWORDS, Policy, Strategy, budget_of, policy_for
+from .allocate import reply_share
+from .policy import KEYWORDS, MESSAGE_OVERHEAD, Policy, Strategy, budget_of, policy_for
 
 #: In place of a model id: the cheapest one that is there.
 CHEAPEST = "cheapest"

@@ -14,12 +14,11 @@ from uuid import UUID, uuid5
 
 from conversations.llm.types import Usage
 
-from .allocate import MESSAGE_OVERHEAD
 from .caching import CacheRules, Priced
 from .cut import Cut
 from .layout import Piece
 from .plan import ContextPlan, RecallWanted, Start, plan_context
-from .policy import Policy
+from .policy import MESSAGE_OVERHEAD, Policy
 from .truncate import CountTokens
 from .view import Background, HistoryMessage, MemoryItem, Recalled, Summary
 

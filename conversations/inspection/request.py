@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from conversations.context.allocate import MESSAGE_OVERHEAD
 from conversations.context.layout import Kind, Section
 from conversations.context.manifest import Rebuilt, rebuild
+from conversations.context.policy import MESSAGE_OVERHEAD
 from conversations.llm.types import ChatMessage
 from conversations.models import Reply, ReplyAttempt
 
