@@ -117,9 +117,9 @@ def write(job: Job, base: ConversationSummary | None) -> Outcome:
 
 
 def newest_whole_turn(conversation: Conversation) -> Message | None:
-    """The newest answer on the path that is shown: what comes after it is not over."""
-    leaf = Conversation.objects.filter(pk=conversation.pk).values_list("leaf_id", flat=True).first()
-    path = Message.objects.of_path(conversation.pk, leaf)
+    """The newest answer on the path that is shown: what comes after it is not over. None: nobody wants it any more."""
+    here = Conversation.objects.filter(pk=conversation.pk, deleted_at=None, user__is_active=True)
+    path = Message.objects.of_path(conversation.pk, here.values_list("leaf_id", flat=True).first())
     answers = path.filter(role=Message.Role.ASSISTANT, is_set_aside=False).exclude(content="")
     return answers.order_by("-path_messages").first()
 

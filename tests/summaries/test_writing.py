@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from conversations import summaries
 from conversations.budgets import BudgetRefused, remaining, set_user_limit
@@ -367,6 +368,24 @@ class TestMeanwhile:
             assert write_next(conversation.pk) is Outcome.NOTHING
         assert not ConversationSummary.objects.exists()
         assert LedgerEntry.objects.get().charged > 0
+
+    @pytest.mark.parametrize("gone", ["deleted", "suspended"])
+    def test_nobody_pays_for_more_of_what_nobody_wants_any_more(self, gone: str) -> None:
+        conversation = talk(cast.alice(), turns=40)
+
+        def let_go() -> None:
+            if gone == "deleted":
+                Conversation.objects.filter(pk=conversation.pk).update(deleted_at=timezone.now())
+            else:
+                User.objects.filter(pk=conversation.user_id).update(is_active=False)
+
+        def go_meanwhile(request: CompletionRequest) -> list[str]:
+            run_in_thread(let_go)
+            return [GOOD]
+
+        with summariser(go_meanwhile, context_window=2_000) as model:
+            write_next(conversation.pk)
+        assert len(model.requests) == 1
 
     def test_versions_are_numbered_once_when_two_write_at_once(self) -> None:
         conversation = talk(cast.alice())
