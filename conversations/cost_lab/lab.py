@@ -57,6 +57,7 @@ class Plan:
             "uses_memory": None,
             "high_water": 16_000,
             "cut_to_percent": 25,
+            "on_overflow": "cut",
         }
         return replace(base, **(usual | dict(self.numbers)))
 
@@ -342,12 +343,15 @@ def _run(
 def requests_of(
     turns: Sequence[Turn], policy: Policy, model_id: str, system_prompt: str = ""
 ) -> list[Request]:
-    """The requests of a policy, counted for a model. Its provider's cache decides when it is cold."""
+    """The requests of a policy, counted for a model. Its provider's cache decides when it is cold.
+
+    What it would refuse is replayed as if it were cut: the replies are there, after all.
+    """
     rules = rules_for(model_id)
     count: Callable[[str], int] = partial(count_tokens, model_id=model_id)
     return replay(
         turns,
-        policy=policy,
+        policy=replace(policy, refuses_overflow=False),
         count_tokens=count,
         system_prompt=system_prompt,
         recall=Recollection(overhead=policy.message_overhead) if policy.recall_tokens else None,

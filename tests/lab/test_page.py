@@ -154,6 +154,15 @@ class LabTests(PageTests):
         self.assertEqual(len(turns), 4)
         self.assertNotIn("Another.", [turn.answer.content for turn in turns])
 
+    def test_what_would_be_refused_now_is_replayed_as_if_it_were_cut(self) -> None:
+        talk(self.shown, 5)
+        small = replace(preset_of(self.shown), high_water=600, recall_tokens=0, on_overflow="refuse")
+        change(self.shown, small)
+        self.assertIn("with numbers of its own", self.look())
+        self.client.post(self.address, {"plan": "adaptive"})
+        self.shown.refresh_from_db()
+        self.assertEqual(preset_of(self.shown).on_overflow, "cut")
+
     def test_what_was_used_before_can_be_put_back(self) -> None:
         talk(self.shown, 5)
         change(self.shown, replace(preset_of(self.shown), high_water=5_000))
