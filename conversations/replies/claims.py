@@ -67,7 +67,8 @@ WITH RECURSIVE claimed AS (
         r.continues_id, c.system_prompt, c.reply_tokens, c.title_source = 'default' AS is_unnamed, r.user_id,
         u.fallback_model, u.is_remembering, r.stop_requested_at IS NOT NULL AS stop_requested,
         (SELECT count(*) FROM reply_attempts a WHERE a.reply_id = r.id)::int AS attempts,
-        c.preset, c.cut, extract(epoch FROM now() - c.cut_at)::float8 AS cut_age, {_VIEW} AS view_tokens
+        c.preset, md5(c.preset::text) AS preset_digest, {_VIEW} AS view_tokens,
+        c.cut, extract(epoch FROM now() - c.cut_at)::float8 AS cut_age
 ), line AS (
     SELECT m.branch_id AS id, m.path_messages AS until FROM claimed c JOIN messages m ON m.id = c.question_id
     UNION ALL
@@ -90,7 +91,8 @@ WITH RECURSIVE claimed AS (
         AND (path.total <= (SELECT view_tokens FROM claimed) OR EXISTS (SELECT FROM start))
 )
 SELECT c.reply_id, c.epoch, c.conversation_id, c.question_id, c.model, c.temperature, c.max_tokens, c.system_prompt,
-    c.reply_tokens, c.is_unnamed, c.user_id, c.fallback_model, c.attempts, c.stop_requested, c.preset, c.cut, c.cut_age,
+    c.reply_tokens, c.is_unnamed, c.user_id, c.fallback_model, c.attempts, c.stop_requested, c.preset, c.preset_digest,
+    c.cut, c.cut_age,
     CASE WHEN c.continues_id IS NULL THEN ''
         ELSE coalesce((SELECT content FROM messages m WHERE m.id = c.continues_id), '') END AS continued_text,
     (
@@ -127,6 +129,7 @@ class Claim:
     attempts: int
     stop_requested: bool
     preset: Preset
+    preset_digest: str  #: of it as it is stored
 
 
 class Said(NamedTuple):

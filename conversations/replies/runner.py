@@ -423,6 +423,7 @@ class Answer:
                 model=self.entry.id if self.entry else self.claim.model,
                 attempt_id=self.attempt_id,
                 cut=self.sent.cut if self.sent else None,
+                preset_digest=self.claim.preset_digest,
                 compaction_due=self.compaction_is_due(outcome),
             )
         )

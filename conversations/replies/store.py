@@ -90,7 +90,10 @@ class Ended:
     has_waiting: bool  #: another reply of this person waits for its turn
 
 
-FINISH = """
+#: A preset that was changed meanwhile decides anew how much is shown.
+_IS_CUT = "%(cut)s::jsonb IS NOT NULL AND md5(c.preset::text) = %(preset_digest)s"
+
+FINISH = f"""
 WITH ended AS (
     UPDATE replies SET state = %(state)s, finished_at = now(), lease_expires_at = NULL,
         answer_id = CASE WHEN %(text)s <> '' THEN %(answer)s::uuid END,
@@ -123,7 +126,8 @@ WITH ended AS (
 UPDATE conversations c SET last_updated = now(),
     leaf_id = CASE WHEN c.leaf_id = ended.question_id AND %(text)s <> '' THEN %(answer)s::uuid
         ELSE c.leaf_id END,
-    cut = coalesce(%(cut)s::jsonb, c.cut), cut_at = CASE WHEN %(cut)s::jsonb IS NULL THEN c.cut_at ELSE now() END,
+    cut = CASE WHEN {_IS_CUT} THEN %(cut)s::jsonb ELSE c.cut END,
+    cut_at = CASE WHEN {_IS_CUT} THEN now() ELSE c.cut_at END,
     compaction_due_at = CASE WHEN %(compaction_due)s THEN coalesce(c.compaction_due_at, now())
         ELSE c.compaction_due_at END
 FROM ended WHERE c.id = ended.conversation_id
@@ -257,12 +261,14 @@ class ReplyStore:
         model: str,
         attempt_id: UUID | None = None,
         cut: Cut | None = None,
+        preset_digest: str = "",
         compaction_due: bool = False,
     ) -> Ended | None:
         """End a reply in one transaction: the answer, the attempt, the state, the money. None: it was not ours to end.
 
         Without `attempt_id` the attempt that is still running is ended, if there is one. `cut` is what the last request
-        has in common with the next; `compaction_due` asks for the next summary and memory lines.
+        has in common with the next, unless the preset is not that of `preset_digest` any more; `compaction_due` asks for
+        the next summary and memory lines.
         """
         values = {
             "id": reply_id,
@@ -271,6 +277,7 @@ class ReplyStore:
             "attempt": attempt_id,
             "model": model,
             "cut": Jsonb(cut.to_json()) if cut else None,
+            "preset_digest": preset_digest,
             "compaction_due": compaction_due,
             "state": outcome.state,
             "text": outcome.text,

@@ -20,7 +20,7 @@ from conversations.context.plan import Start
 from conversations.context.policy import Strategy
 from conversations.context.truncate import LEFT_OUT
 from conversations.llm.errors import ContextLengthExceeded, Overloaded
-from conversations.llm.scripted import Cut, ScriptedProvider
+from conversations.llm.scripted import Cut, Pause, ScriptedProvider
 from conversations.llm.tokens import kept_tokens
 from conversations.llm.types import CompletionRequest, ReasoningDelta
 from conversations.models import (
@@ -40,7 +40,7 @@ from conversations.replies.sending import retry_reply
 from conversations.replies.signals import reply_finished
 from tests.prices.cheap import a_price
 
-from .harness import MODEL, catalog_of, web_process
+from .harness import MODEL, catalog_of, until, web_process
 from .turns import SMALL, TurnsTestCase, dialogue, flat, say
 
 FILLER = "Nothing of weight was said here, and nobody would look for it again. " * 2
@@ -251,6 +251,33 @@ class RepliesTests(TurnsTestCase):
         self.assertNotIn(FACT, flat(cut))
         self.assertIn(FACT, flat(whole))
         self.assertEqual((refused.state, refused.error_code), (ReplyState.FAILED, "DoesNotFit"))
+
+    async def test_a_preset_that_is_changed_while_a_reply_comes_is_not_cut_by_it(self) -> None:
+        provider = ScriptedProvider(["Well,", Pause(seconds=0.5), " so."], ["All of it."])
+        conversation = await sync_to_async(self.conversation)(SMALL)
+        await sync_to_async(dialogue)(conversation, FACT, *[FILLER] * 99)
+
+        @sync_to_async
+        def change() -> None:
+            conversation.refresh_from_db()
+            presets.change(
+                conversation,
+                replace(presets.preset_of(conversation), strategy=Strategy.FULL, token_budget=None),
+            )
+
+        async def asked() -> bool:
+            return bool(provider.requests)
+
+        with catalog_of(provider):
+            async with web_process():
+                reply = await self.asend(conversation, "And now?")
+                await until(asked)
+                await change()
+                await self.finished(reply)
+                await self.finished(await self.asend(conversation, "And all of it?"))
+        cut, whole = provider.requests
+        self.assertNotIn(FACT, flat(cut))
+        self.assertIn(FACT, flat(whole))
 
     async def test_where_a_preset_keeps_no_part_of_a_reply_a_cut_off_one_fails(self) -> None:
         provider = ScriptedProvider([ReasoningDelta(text="Hm."), "Half of it", Cut()], ["All of it."])
