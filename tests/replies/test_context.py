@@ -512,7 +512,7 @@ class BackgroundTests(TurnsTestCase):
                     reply = await self.asend(conversation, "And now?")
                     plan, requests, _ = await self.plan(pool, reply)
                     # Nothing comes of it: the next one finds a question without an answer.
-                    await self.end(pool, reply, plan, "")
+                    await self.end(pool, requests.claim, plan, "")
                     self.assert_valid(requests.request(_entry(), plan, 100))
 
     def assert_valid(self, request: CompletionRequest) -> None:

@@ -203,6 +203,6 @@ class IsolationTests(TurnsTestCase):
     async def _planned(self, reply: Reply) -> str:
         """The request, whose cut is stored for the next one: which may be on another branch."""
         async with self.pool() as pool:
-            plan, _, _ = await self.plan(pool, reply)
-            await self.end(pool, reply, plan, "")
+            plan, requests, _ = await self.plan(pool, reply)
+            await self.end(pool, requests.claim, plan, "")
         return flat(plan)

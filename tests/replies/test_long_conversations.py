@@ -83,10 +83,10 @@ class LongConversationTests(TurnsTestCase):
         async with self.pool() as pool:
             await pool.wait()
             with counted() as statements:
-                plan, _, known = await self.plan(pool, reply)
+                plan, requests, known = await self.plan(pool, reply)
             count = len(statements)
             self.assertTrue(plan.cut.recalled_ids)
-            await self.end(pool, reply, plan, "By the pump.")
+            await self.end(pool, requests.claim, plan, "By the pump.")
         return count, known
 
     @async_to_sync

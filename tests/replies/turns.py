@@ -13,7 +13,7 @@ from conversations.context.plan import ContextPlan
 from conversations.database import Pool, make_pool
 from conversations.llm.tokens import kept_tokens
 from conversations.models import Conversation, Message, Reply, ReplyState
-from conversations.replies.claims import Known
+from conversations.replies.claims import Claim, Known
 from conversations.replies.context import Requests
 from conversations.replies.store import Outcome, ReplyStore
 from conversations.retrieval import keep_meaning
@@ -79,16 +79,17 @@ class TurnsTestCase(ReplyTestCase):
         """Ask and answer; what the plan leaves for the next turn is stored as the runner stores it."""
         reply = await self.asend(conversation, text)
         planned = await self.plan(pool, reply)
-        await self.end(pool, reply, planned[0], answer)
+        await self.end(pool, planned[1].claim, planned[0], answer)
         return planned
 
-    async def end(self, pool: Pool, reply: Reply, plan: ContextPlan, answer: str) -> None:
+    async def end(self, pool: Pool, claim: Claim, plan: ContextPlan, answer: str) -> None:
         ended = await ReplyStore(pool).finish(
-            reply_id=reply.pk,
-            epoch=1,
+            reply_id=claim.reply_id,
+            epoch=claim.epoch,
             model=MODEL,
             outcome=Outcome(state=ReplyState.COMPLETE, text=answer, token_count=kept_tokens(answer)),
             cut=plan.cut,
+            preset_digest=claim.preset_digest,
             compaction_due=plan.compaction_due,
         )
         assert ended is not None
