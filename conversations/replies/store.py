@@ -267,7 +267,7 @@ class ReplyStore:
         """End a reply in one transaction: the answer, the attempt, the state, the money. None: it was not ours to end.
 
         Without `attempt_id` the attempt that is still running is ended, if there is one. `cut` is what the last request
-        has in common with the next, unless the preset is not that of `preset_digest` any more; `compaction_due` asks for
+        has in common with the next, unless the preset is another than `preset_digest`; `compaction_due` asks for
         the next summary and memory lines.
         """
         values = {
