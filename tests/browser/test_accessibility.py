@@ -25,7 +25,15 @@ OPTIONS = {"resultTypes": ["violations"], "rules": {"heading-order": {"enabled":
 REPLY = (Path(__file__).parent.parent / "corpus" / "reply.md").read_text(encoding="utf-8")
 
 
+#: Until what fades in or moves stands still: a colour on its way has too little contrast.
+STILL = """
+() => document.getAnimations().every(
+  ({ playState, effect }) => playState != 'running' || effect.getTiming().iterations == Infinity)
+"""
+
+
 def assert_accessible(page: Page, what: str) -> None:
+    page.wait_for_function(STILL)
     found = AXE.run(page, options=OPTIONS).response["violations"]
     said = [
         f"{v['id']}: {node['html'][:200]} {node.get('failureSummary', '')}"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.servers import PROJECT, START_SECONDS
 
+RUNS = "tests:runs"  #: a list of “begin” and “end” in the order in which they happened
 DEADLINE = 20.0  # seconds that any wait of a test may take
 
 

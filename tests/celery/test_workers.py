@@ -32,8 +32,7 @@ from conversations.models import (
 from conversations.tasks import write_title
 from tests import cast
 from tests.budgets.common import ask, reserve
-from tests.celery.processes import Program, until
-from tests.celery.workers import RUNS
+from tests.celery.processes import RUNS, Program, until
 from tests.servers import Server, fake_provider, stats, test_database_url
 from tests.summaries.talks import say
 

@@ -1,6 +1,7 @@
 """What the worker processes of the tests run: Parley's application with a quick clock and a job that can be watched.
 
-`python -m celery -A tests.celery.workers worker`, with READY_FILE in the environment.
+`python -m celery -A tests.celery.workers worker`, with READY_FILE in the environment. No test imports it: leases
+are short here.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from chatapp.celery import app as app  # noqa: E402
 from conversations import titles  # noqa: E402
 from conversations.exclusive import one_at_a_time  # noqa: E402
 from conversations.summaries import schedule  # noqa: E402
-
-RUNS = "tests:runs"  #: a list of “begin” and “end” in the order in which they happened
+from tests.celery.processes import RUNS  # noqa: E402
 
 titles.LEASE = schedule.LEASE = timedelta(seconds=2)
 app.conf.beat_schedule = {
