@@ -69,8 +69,9 @@ class Stream(asyncio.Protocol):
             return
         self.received = b""
         text = json.loads(body)["messages"][-1]["content"] if body else ""
-        orders = ORDERS.search(text)
-        self.deltas, self.pace = (int(orders[1]), int(orders[2]) / 1000) if orders else (0, 0.0)
+        # The last ones: what is recalled of earlier messages stands before the question.
+        *_, (deltas, pace) = [("0", "0"), *ORDERS.findall(text)]
+        self.deltas, self.pace = int(deltas), int(pace) / 1000
         self.began, self.sent = self.loop.time(), 0
         self.transport.write(HEAD)
         self.go_on()
