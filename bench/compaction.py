@@ -102,6 +102,16 @@ async def web_process(script: Callable[[Any], Sequence[Any]], **changes: Any) ->
             await runtime.close()
 
 
+def send(user: Any, conversation: Any, number: int) -> Any:
+    """Ask at the end of a conversation; None begins one."""
+    from conversations.replies.sending import Draft, start_conversation, start_reply
+
+    draft = Draft(key=uuid4(), model=MODEL, text=question(number), place="end")
+    if conversation is None:
+        return start_conversation(user=user, draft=draft)
+    return start_reply(user=user, conversation_id=conversation.pk, draft=draft)
+
+
 async def ended(reply: Any) -> Any:
     """The reply once it is complete."""
     from conversations.models import Reply
@@ -121,25 +131,19 @@ async def replay(user: Any, *, turns: int = 200, high_water: int = 16_000, late:
     from asgiref.sync import sync_to_async
 
     from conversations.models import Conversation
-    from conversations.replies.sending import Draft, start_conversation, start_reply
     from conversations.tasks import compact_conversation
 
     preset = {"slug": "chat", "name": "Chat", "high_water": high_water}
     waiting: deque[int] = deque()
     conversation: Any = None
 
-    def send(number: int) -> Any:
+    def ask(number: int) -> Any:
         nonlocal conversation
+        reply = send(user, conversation, number)
         if conversation is None:
-            reply = start_conversation(
-                user=user, draft=Draft(key=uuid4(), model=MODEL, text=question(number))
-            )
             conversation = reply.conversation
             Conversation.objects.filter(pk=conversation.pk).update(preset=preset)
-            return reply
-        conversation.refresh_from_db()
-        draft = Draft(key=uuid4(), model=MODEL, text=question(number), leaf_id=conversation.leaf_id)
-        return start_reply(user=user, conversation_id=conversation.pk, draft=draft)
+        return reply
 
     def work(number: int) -> None:
         """The worker's part after a turn."""
@@ -152,7 +156,7 @@ async def replay(user: Any, *, turns: int = 200, high_water: int = 16_000, late:
 
     async with web_process(answer):
         for number in range(turns):
-            await ended(await sync_to_async(send)(number))
+            await ended(await sync_to_async(ask)(number))
             await sync_to_async(work)(number)
     return await sync_to_async(readiness)(conversation, turns)
 
@@ -168,7 +172,6 @@ async def wait_for_first_words(user: Any, *, sends: int = 30, rounds: int = 3) -
 
     from conversations.llm.scripted import Pause
     from conversations.models import Conversation
-    from conversations.replies.sending import Draft, start_conversation, start_reply
     from conversations.tasks import compact_conversation
 
     hanging = threading.Event()
@@ -178,12 +181,6 @@ async def wait_for_first_words(user: Any, *, sends: int = 30, rounds: int = 3) -
             hanging.set()
             return [Pause(seconds=3600)]
         return answer(request)
-
-    def send(conversation: Any) -> Any:
-        draft = Draft(key=uuid4(), model=MODEL, text=question(1), leaf_id=None, place="end")
-        if conversation is None:
-            return start_conversation(user=user, draft=draft)
-        return start_reply(user=user, conversation_id=conversation.pk, draft=draft)
 
     def work(conversation: Any) -> None:
         Conversation.objects.filter(pk=conversation.pk).update(
@@ -196,7 +193,7 @@ async def wait_for_first_words(user: Any, *, sends: int = 30, rounds: int = 3) -
 
     waits: dict[str, list[float]] = {"alone": [], "beside_one_that_hangs": []}
     async with web_process(script, SUMMARY_TIME_OUT=4):
-        conversation = (await ended(await sync_to_async(send)(None))).conversation_id
+        conversation = (await ended(await sync_to_async(send)(user, None, 1))).conversation_id
         conversation = await Conversation.objects.aget(pk=conversation)
         for _ in range(rounds):
             for name, found in waits.items():
@@ -206,7 +203,7 @@ async def wait_for_first_words(user: Any, *, sends: int = 30, rounds: int = 3) -
                     worker.start()
                     assert await asyncio.to_thread(hanging.wait, SECONDS), "no summary was asked for"
                 for _ in range(sends):
-                    reply = await ended(await sync_to_async(send)(conversation))
+                    reply = await ended(await sync_to_async(send)(user, conversation, 1))
                     found.append((reply.first_token_at - reply.created_at).total_seconds() * 1000)
                 if worker.ident is not None:
                     assert worker.is_alive(), "the summary had ended before the last reply"
