@@ -9,6 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from conversations import memory
+from conversations.context.view import MemoryKind
 from conversations.memory import FactGone, FactTooLong, MemoryFull, MemoryRefused, NowhereElse
 from conversations.models import Conversation, MemoryItem, Message, User
 from tests import cast
@@ -17,6 +18,10 @@ from tests.pages.base import conversation_of, reply_to
 from .base import Kind, Scope, State, fact, say, state, told
 
 pytestmark = pytest.mark.django_db
+
+
+def test_a_request_knows_each_kind_that_is_stored() -> None:
+    assert MemoryItem.Kind.values == [kind.value for kind in MemoryKind]
 
 
 @pytest.fixture
