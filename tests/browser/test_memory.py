@@ -47,6 +47,22 @@ def test_a_rule_in_a_message_is_remembered_and_undone_in_its_place(page: Page, a
     assert MemoryItem.objects.get().state == "active"
 
 
+def test_a_button_works_from_the_moment_in_which_it_appears(page: Page, alice: User) -> None:
+    page.goto(conversation_of(alice, "How high are the fees?"))
+    write(page, "Never mention prices. [[deltas=2]]")
+    page.keyboard.press("Enter")
+    line = page.locator(".remembered")
+    expect(line).to_contain_text("Remembered: Never mention prices")
+    page.evaluate("""new MutationObserver((_, observer) => {
+        const undo = document.querySelector('.remembered button');
+        if (undo) { observer.disconnect(); undo.click(); }
+    }).observe(document.body, { childList: true, subtree: true })""")
+    with page.expect_response("**/memory/restore/**"):
+        line.get_by_role("button", name="Undo: forget").press("Enter")
+    expect(line).to_contain_text("Remembered: Never mention prices")
+    assert MemoryItem.objects.get().state == "active"
+
+
 def test_the_panel_is_opened_and_a_fact_added_by_keyboard(page: Page, alice: User) -> None:
     page.goto(conversation_of(alice, "How high are the fees?"))
     page.locator(".topbar").get_by_role("link", name="Memory").press("Enter")
