@@ -82,8 +82,8 @@ class Story:
     """A dialogue as a conversation of the product, with a last message that asks."""
 
     def __init__(self, dialogue: Dialogue) -> None:
+        from conversations.meanings import keep_meaning
         from conversations.models import Conversation, Message, User
-        from conversations.retrieval import keep_meaning
 
         self.dialogue = dialogue
         owner, _ = User.objects.get_or_create(email="bench@example.org", defaults={"password": "!"})

@@ -12,7 +12,7 @@ from django.apps import apps
 from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase
 
-from conversations import retrieval
+from conversations import meanings
 from conversations.llm.embeddings import embed
 from conversations.memory import items
 from conversations.models import (
@@ -261,7 +261,7 @@ class OlderMessagesTests(TransactionTestCase):
         said = say_all(start(), *(f"harbour ship{n}" for n in range(12)))
         MessagePlace.objects.update(embedding=None)
         after, rounds = 0, 0
-        while (last := retrieval.embed_missing(after=after, limit=5)) is not None:
+        while (last := meanings.embed_missing(after=after, limit=5)) is not None:
             after, rounds = last, rounds + 1
         self.assertEqual(rounds, 3)
         self.assertFalse(MessagePlace.objects.filter(embedding=None).exists())

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from conversations.context.view import Recalled
 from conversations.database import make_pool
+from conversations.meanings import keep_meaning
 from conversations.models import Conversation, Message
-from conversations.retrieval import keep_meaning, recall
+from conversations.retrieval import recall
 from tests.cast import alice
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from conversations import retrieval
+from conversations import meanings
 from conversations.llm import embeddings
 
 
@@ -20,5 +20,5 @@ class Command(BaseCommand):
             raise CommandError("The word vectors are not installed. Install the pinned requirements again.")
         after: int | None = 0
         while after is not None:
-            after = retrieval.embed_missing(after=after)
+            after = meanings.embed_missing(after=after)
         self.stdout.write("Each message has its vector.")
