@@ -6,17 +6,18 @@ question's rarest words and the distance of each vector; the formula of `score` 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 
 from conversations.context.view import HistoryMessage, Recalled
 from conversations.database import Pool
-from conversations.llm.embeddings import as_sql, embed
+from conversations.kept_places import KeptPlaces, Line, Stretch
+from conversations.llm.embeddings import Vector, as_sql, embed_aside
 from conversations.text import clean_text
 
 #: Of a long question the beginning and the end are searched for.
@@ -71,18 +72,18 @@ class Candidates:
     frequency: Numbers = field(default_factory=lambda: np.zeros(0))
 
 
-# `line`: the unforked lines that make up the path, each with the depth up to which it belongs to it. No message enters
-# `places` by another way, and postings of messages that are not there count for nothing.
+# `line`: the unforked lines that make up the path, each with the depth up to which it belongs to it; `last` is the
+# depth of the last message that is looked for. Postings of messages that are not among the places count for nothing.
 #
 # A stop word of the question's own language says nothing in the other languages of its conversation either. A word and
 # its lexemes stand at one position: the word at the end, which is none in any, lets pairs of characters begin at one.
 _WORDS = """
 WITH RECURSIVE line AS (
-    SELECT m.branch_id AS id, least(m.path_messages, before.path_messages) - 1 AS until
+    SELECT m.branch_id AS id, m.path_messages AS until, least(m.path_messages, before.path_messages) - 1 AS last
     FROM messages m LEFT JOIN messages before ON before.id = %(before)s
     WHERE m.id = %(leaf)s AND m.conversation_id = %(conversation)s
     UNION ALL
-    SELECT b.parent_id, least(line.until, b.until)
+    SELECT b.parent_id, least(line.until, b.until), line.last
     FROM line JOIN message_branches b ON b.id = line.id WHERE b.parent_id IS NOT NULL
 ), spoken AS (
     SELECT DISTINCT unnest(languages) AS language FROM message_branches
@@ -120,9 +121,11 @@ WITH RECURSIVE line AS (
 SELECT
     ARRAY(SELECT id FROM line) AS lines,
     ARRAY(SELECT until FROM line) AS untils,
+    ARRAY(SELECT (SELECT changed_in FROM message_branches b WHERE b.id = line.id) FROM line) AS changes,
+    (SELECT last FROM line LIMIT 1) AS last,
     ARRAY(
         SELECT word FROM read LEFT JOIN known USING (lexeme)
-        GROUP BY word HAVING coalesce(max(messages), 0) <= greatest(%(common)s::real * (SELECT max(until) FROM line),
+        GROUP BY word HAVING coalesce(max(messages), 0) <= greatest(%(common)s::real * (SELECT max(last) FROM line),
             %(never_common)s)
         ORDER BY min(at) LIMIT %(meant)s
     ) AS meant,
@@ -146,9 +149,14 @@ FROM unnest(%(lines)s::bigint[], %(untils)s::integer[]) AS line (id, until)
 WHERE p.conversation_id = %(conversation)s AND p.depth <= line.until AND NOT p.is_set_aside
 """
 
+# Places may have been kept for a while: each is asked once more whether it is on the path.
 _CONTENTS = """
 SELECT p.id AS place, m.id, m.role, m.content, p.tokens, m.is_set_aside, m.created_at
-FROM message_places p JOIN messages m ON m.id = p.message_id WHERE p.id = ANY(%(places)s)
+FROM message_places p JOIN messages m ON m.id = p.message_id
+    JOIN unnest(%(lines)s::bigint[], %(untils)s::integer[]) AS line (id, until)
+        ON p.branch_id = line.id AND p.depth <= line.until
+WHERE p.id = ANY(%(places)s) AND m.conversation_id = %(conversation)s AND NOT m.is_set_aside
+    AND m.id <> ALL(%(skip)s)
 """
 
 
@@ -163,13 +171,14 @@ async def recall(
     skip: Collection[UUID] = (),
     overhead: int = 0,
     formula: Formula = FORMULA,
+    kept: KeptPlaces | None = None,
 ) -> list[Recalled]:
     """What the path from the root to `leaf_id` says about a question, the best first.
 
     At most `room` tokens, each message counted with `overhead`; the best message alone if not one fits, to be cut to an
     excerpt. Neither `leaf_id` itself, nor what comes from `before` on, nor what is in `skip`, because the request holds
-    these already; nor what is set aside. Three statements: the first two give one row each, 20 bytes for each message
-    of the path and 16 for each posting.
+    these already; nor what is set aside. Three statements: the words with their postings, 16 bytes each, and the places
+    give one row each. Of a long path in use the places are `kept`; of another, 20 bytes a message come.
     """
     question = _shortened(clean_text(question).text)
     async with (
@@ -195,19 +204,24 @@ async def recall(
         words = await cursor.fetchone()
         if words is None or not words["lines"]:
             return []
-        await cursor.execute(
-            _PLACES,
-            {
-                "conversation": conversation_id,
-                "vector": as_sql(embed(" ".join(words["meant"]) or question)),
-                "lines": words["lines"],
-                "untils": words["untils"],
-            },
-        )
-        row = await cursor.fetchone()
-        if row is None or row["places"] is None:
-            return []
-        candidates = _unpacked(row["places"], words["postings"] or b"")
+        vector = await embed_aside(" ".join(words["meant"]) or question)
+        path, last = _stretches(words), words["last"]
+        here = {
+            "conversation": conversation_id,
+            "lines": words["lines"],
+            "untils": [min(stretch.end, last) for stretch in path],
+        }
+        candidates = None
+        if kept is not None:
+            lines = await kept.read(cursor, conversation_id, path, with_vectors=vector is not None)
+            if lines is not None:
+                candidates = _candidates(lines, last, vector, words["postings"] or b"")
+        if candidates is None:
+            await cursor.execute(_PLACES, {**here, "vector": as_sql(vector)})
+            row = await cursor.fetchone()
+            if row is None or row["places"] is None:
+                return []
+            candidates = _unpacked(row["places"], words["postings"] or b"")
         scores = score(candidates, formula)
         scores[np.isin(candidates.places, [0, *words["skipped"]])] = 0.0
         chosen = pack(scores, candidates.tokens + overhead, room)
@@ -216,8 +230,10 @@ async def recall(
         if not chosen:
             return []
         found = {int(candidates.places[at]): float(scores[at]) for at in chosen}
-        await cursor.execute(_CONTENTS, {"places": list(found)})
+        await cursor.execute(_CONTENTS, {**here, "places": list(found), "skip": list(skip)})
         rows = await cursor.fetchall()
+    if kept is not None and len(rows) < len(found):
+        kept.forget(path)
     recalled = [Recalled(score=found[row.pop("place")], message=HistoryMessage(**row)) for row in rows]
     return sorted(recalled, key=lambda one: one.score, reverse=True)
 
@@ -299,6 +315,16 @@ def _shortened(question: str) -> str:
     return f"{question[:QUESTION_HEAD]}\n{question[-QUESTION_TAIL:]}"
 
 
+def _stretches(words: DictRow) -> list[Stretch]:
+    """The lines of the path from the leaf's to the root's: each begins where the next one ends."""
+    return [
+        Stretch(line=line, changed_in=changed_in, start=start, end=end)
+        for line, changed_in, start, end in zip(
+            words["lines"], words["changes"], [*words["untils"][1:], 0], words["untils"], strict=True
+        )
+    ]
+
+
 def _unpacked(places: bytes, postings: bytes) -> Candidates:
     """The rows by position on the path; postings of other branches and of what is set aside fall out."""
     rows = np.frombuffer(places, _PLACE)
@@ -308,6 +334,26 @@ def _unpacked(places: bytes, postings: bytes) -> Candidates:
     tokens = np.zeros(size)
     cosines = np.full(size, np.nan)
     place[at], tokens[at], cosines[at] = rows["place"], rows["tokens"], rows["cosine"]
+    return _posted(place, tokens, cosines, postings)
+
+
+def _candidates(lines: Sequence[Line], last: int, vector: Vector | None, postings: bytes) -> Candidates:
+    """The same from lines that are kept, up to the depth `last`."""
+    place = np.zeros(last, np.int64)
+    tokens = np.zeros(last)
+    cosines = np.full(last, np.nan)
+    for line in lines:
+        rows = line.rows(last)
+        at = slice(line.start, line.start + len(rows))
+        may_come = ~rows["is_set_aside"]
+        place[at], tokens[at] = rows["place"] * may_come, rows["tokens"] * may_come
+        if vector is not None:
+            cosines[at] = np.where(may_come, line.cosines(vector, last), np.nan)
+    return _posted(place, tokens, cosines, postings)
+
+
+def _posted(place: npt.NDArray[np.int64], tokens: Numbers, cosines: Numbers, postings: bytes) -> Candidates:
+    size = len(place)
     order = np.argsort(place, kind="stable")  # nearly in order already
     found = np.frombuffer(postings, _POSTING)
     wanted = found["place"].astype(np.int64)

@@ -31,7 +31,7 @@ WHERE p.conversation_id = %s
 def ids_on_path(conversation_id: UUID, leaf_id: UUID) -> models.expressions.RawSQL:
     """The messages from the root to a leaf, by the lines it stands on: see `MessageBranch`.
 
-    They are read by their conversation: of lines there is no index.
+    They are read by their conversation, which the index of lines begins with.
     """
     return models.expressions.RawSQL(_PATH, [leaf_id, conversation_id, conversation_id])
 

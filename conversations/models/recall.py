@@ -6,6 +6,8 @@ from the product.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from pgvector.django import VectorField
@@ -27,6 +29,8 @@ class MessageBranch(models.Model):
     until = models.PositiveIntegerField(default=0, db_default=0)
     #: Text-search configurations that its messages were read with, the latest last.
     languages = ArrayField(models.CharField(max_length=20), default=list, db_default=[])
+    #: The transaction that last changed or took away a place that it had already; not those that come at its end.
+    changed_in = models.BigIntegerField(default=0, db_default=0)
 
     class Meta:
         db_table = "message_branches"
@@ -41,16 +45,19 @@ class MessagePlace(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     message = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="place")
-    conversation_id = models.UUIDField(db_index=True)
+    conversation_id = models.UUIDField()
     branch_id = models.BigIntegerField()
     depth = models.PositiveIntegerField()  #: messages from the root to this one, itself included
     tokens = models.PositiveIntegerField()
     is_set_aside = models.BooleanField()
-    #: NULL where the product has no embeddings, or not yet: `manage.py embed_messages`.
+    #: NULL in a short conversation, where the workers have not been yet, and without word vectors: see `meanings`.
     embedding = VectorField(dimensions=256, null=True)
 
     class Meta:
         db_table = "message_places"
+        indexes: ClassVar = [
+            models.Index(fields=["conversation_id", "branch_id", "depth"], name="message_places_line"),
+        ]
 
     def __str__(self) -> str:
         return f"Place {self.depth} on branch {self.branch_id}"

@@ -24,6 +24,7 @@ from conversations.context.plan import (
 from conversations.context.policy import Policy
 from conversations.context.view import Background, MemoryItem, MemoryKind, Recalled, Summary
 from conversations.database import Pool
+from conversations.kept_places import KeptPlaces
 from conversations.llm import known_models
 from conversations.llm.tokens import COUNTED_AT_ONCE, count_tokens, is_scaled, kept_tokens, recounted, scaled
 from conversations.llm.types import CompletionRequest
@@ -62,10 +63,12 @@ class Sent:
 class Requests:
     """Plans the requests for one reply: usually one, another for each new try."""
 
-    def __init__(self, claim: Claim, known: Known, pool: Pool) -> None:
+    def __init__(self, claim: Claim, known: Known, pool: Pool, kept_places: KeptPlaces | None = None) -> None:
         self.claim = claim
         self.known = known
         self.pool = pool
+        self.kept_places = kept_places
+        self.earlier_tokens = known.path_tokens - known.history[-1].tokens  #: of the path before the question
         self._asked: RecallWanted | None = None
         self._found: list[Recalled] = []
         #: What recall did for the last plan: milliseconds and messages found, or why it was not available.
@@ -178,6 +181,7 @@ class Requests:
                     before=wanted.before,
                     skip={*wanted.skip, *self.known.forgotten},
                     overhead=policy.message_overhead,
+                    kept=self.kept_places,
                 )
         except Exception as error:
             # Its message may hold what was asked.

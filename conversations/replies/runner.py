@@ -66,7 +66,7 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
     if claimed is None:
         return
     claim, known = claimed
-    requests = Requests(claim, known, runtime.pool)
+    requests = Requests(claim, known, runtime.pool, runtime.kept_places)
     del claimed, known  # what was said is not kept for as long as its answer takes
     crash_point("between_claim_and_plan")
     running = RunningReply(claim)

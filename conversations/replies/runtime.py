@@ -23,6 +23,7 @@ from conversations.crash_points import crash_point
 from conversations.database import DATABASE_AWAY, make_pool
 from conversations.gate import Gate
 from conversations.journal import Kind
+from conversations.kept_places import KeptPlaces
 from conversations.metrics import LOOP_LAG
 from conversations.models import UNFINISHED
 from conversations.providers import close_providers
@@ -57,6 +58,7 @@ class ReplyRuntime:
         self.name = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(4)}"
         self.pool = make_pool()
         self.store = ReplyStore(self.pool)
+        self.kept_places = KeptPlaces(self.pool)
         self.redis = journal.connect(settings.REDIS_URL)
         self._writing_redis = journal.connect(
             settings.REDIS_URL
@@ -103,6 +105,7 @@ class ReplyRuntime:
     async def drain(self, grace: float) -> None:
         """Take no new replies, let running ones finish for `grace` seconds, then end the rest with their text."""
         self._is_draining = True
+        await self.kept_places.close()
         crash_point("in_drain", after=0.05)
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=grace)
@@ -124,6 +127,7 @@ class ReplyRuntime:
             if not pending:
                 break
             await asyncio.wait(pending, timeout=0.5)
+        await self.kept_places.close()
         await self.gate.aclose()
         for client in (self.redis, self._writing_redis, self._blocking_redis):
             with contextlib.suppress(RedisError, OSError):

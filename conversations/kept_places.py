@@ -1,0 +1,301 @@
+"""The places of long conversations in use, kept in the web process: a turn reads those that have come since.
+
+For one event loop: nothing is locked, and nothing awaited between looking at a line and changing it. What is kept says
+which messages are looked at, never which may be seen: that the database says each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+from psycopg import AsyncCursor
+from psycopg.rows import DictRow, dict_row
+
+from conversations.database import Pool
+from conversations.llm.embeddings import DIMENSIONS, Vector
+
+logger = logging.getLogger(__name__)
+
+#: Paths of fewer messages are read faster than they are looked up here.
+WORTH_KEEPING = 500
+#: Messages that one process keeps: 28 MB.
+MOST_KEPT = 100_000
+#: Messages that have come since, and are read while somebody waits. If there are more the path is read as any other.
+READ_AT_ONCE = 200
+#: What is kept for the first time is read when the first word is likely out, and in pieces of so many messages: each
+#: holds up the event loop for about a millisecond.
+SECONDS_LATER, PIECE = 0.3, 500
+#: Messages whose vectors are made floats of at once, so that they stay in the processor's cache.
+WEIGHED_AT_ONCE = 512
+
+#: A message of a line. `scale` times `vector` is its embedding, and NaN without one.
+_KEPT = np.dtype(
+    [
+        ("place", "i8"),
+        ("tokens", "i4"),
+        ("scale", "f4"),
+        ("is_set_aside", "?"),
+        ("vector", "i1", (DIMENSIONS,)),
+    ]
+)
+#: The same as PostgreSQL packs it, big-endian: its numbers, and beside them the vectors of those that have one.
+_FOUND = np.dtype([("place", ">i8"), ("depth", ">i4"), ("tokens", ">i4"), ("line", ">i8"), ("flags", ">i4")])
+_VECTOR = np.dtype([("head", ">i4"), ("values", ">f4", (DIMENSIONS,))])
+_IS_SET_ASIDE, _HAS_VECTOR = 1, 2
+
+_ROWS = """
+SELECT string_agg(int8send(p.id) || int8send(p.depth::bigint << 32 | p.tokens) || int8send(p.branch_id)
+    || int4send(p.is_set_aside::integer | (p.embedding IS NOT NULL)::integer << 1), ''::bytea) AS places,
+    string_agg(vector_send(p.embedding), ''::bytea) AS vectors
+FROM unnest(%(lines)s::bigint[], %(since)s::integer[], %(until)s::integer[]) AS line (id, since, until)
+    JOIN message_places p ON p.conversation_id = %(conversation)s AND p.branch_id = line.id
+        AND p.depth >= line.since AND p.depth <= line.until
+"""
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """The part of a path that stands on one line: what is deeper than `start`, where it left another, up to `end`."""
+
+    line: int
+    changed_in: int  #: the transaction that last changed what the line had already
+    start: int
+    end: int
+
+
+class Line:
+    """The places of a line, by depth, as far as they have been read."""
+
+    def __init__(self, stretch: Stretch) -> None:
+        self.changed_in = stretch.changed_in
+        self.start = self.until = stretch.start  #: `until` is the depth of the last one that was read
+        self._rows = _nothing(stretch.end - stretch.start)
+
+    def __len__(self) -> int:
+        """Messages that there is room for."""
+        return len(self._rows)
+
+    def rows(self, until: int) -> npt.NDArray[Any]:
+        """What is known from the start of the line to a depth, as `_KEPT`."""
+        return self._rows[: min(self.until, until) - self.start]
+
+    def has(self, found: npt.NDArray[Any], depth: int) -> bool:
+        """Whether the place that is kept for a depth is among what was found there."""
+        return bool(
+            (found["place"][found["depth"] == depth] == self._rows["place"][depth - self.start - 1]).any()
+        )
+
+    def put(self, found: npt.NDArray[Any], vectors: npt.NDArray[np.float32], until: int) -> None:
+        """Keep what was found up to a depth; `vectors` are those of the ones that have any, in their order."""
+        if until - self.start > len(self._rows):
+            room = _nothing((until - self.start) * 9 // 8 + 16)
+            room[: len(self._rows)] = self._rows
+            self._rows = room
+        at = found["depth"] - self.start - 1
+        for name in ("place", "tokens"):
+            self._rows[name][at] = found[name]
+        self._rows["is_set_aside"][at] = found["flags"] & _IS_SET_ASIDE
+        self._rows["scale"][at] = np.nan
+        at = at[(found["flags"] & _HAS_VECTOR) != 0]
+        scale = np.maximum(np.abs(vectors).max(axis=1, initial=0), 1e-9) / 127
+        self._rows["scale"][at] = scale
+        self._rows["vector"][at] = np.rint(vectors / scale[:, None])
+        self.until = max(self.until, until)
+
+    def cosines(self, vector: Vector, until: int) -> Numbers:
+        """Of each message up to a depth; NaN without a vector. 0.04 ms for 1,000, and right to 0.002."""
+        rows = self.rows(until)
+        found = np.empty(len(rows), np.float32)
+        for at in range(0, len(rows), WEIGHED_AT_ONCE):
+            piece = rows["vector"][at : at + WEIGHED_AT_ONCE].astype(np.float32)
+            np.matmul(piece, vector, out=found[at : at + WEIGHED_AT_ONCE])
+        cosines: Numbers = (found * rows["scale"]).astype(np.float64)
+        return cosines
+
+    def lacks_vectors(self) -> bool:
+        return bool(np.isnan(self.rows(self.until)["scale"]).any())
+
+    def missing(self, end: int) -> list[tuple[int, int]]:
+        """From which depth to which nothing was read yet, or no vector was there."""
+        is_missing = np.ones(end - self.start, bool)
+        known = self.rows(end)
+        is_missing[: len(known)] = np.isnan(known["scale"])
+        edges = np.flatnonzero(np.diff(is_missing, prepend=False, append=False)).tolist()
+        return [
+            (self.start + 1 + first, self.start + last)
+            for first, last in zip(edges[::2], edges[1::2], strict=True)
+        ]
+
+
+class KeptPlaces:
+    """The lines that were asked for last. Filling them is nobody's wait, and its failure nobody's error."""
+
+    def __init__(self, pool: Pool, *, most: int = MOST_KEPT, later: float = SECONDS_LATER) -> None:
+        self._pool = pool
+        self._most = most
+        self._later = later
+        self._lines: OrderedDict[int, Line] = OrderedDict()
+        self.messages = 0  #: that the lines have room for
+        self._wanted: dict[UUID, Sequence[Stretch]] = {}
+        self._filling: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    async def read(
+        self,
+        cursor: AsyncCursor[DictRow],
+        conversation_id: UUID,
+        path: Sequence[Stretch],
+        *,
+        with_vectors: bool,
+    ) -> list[Line] | None:
+        """The lines of a path, brought up to date by one statement. None: too little of it is here, and is read later.
+
+        The last place of each is looked at again: if it is gone, so is what was above it.
+        """
+        if not WORTH_KEEPING <= path[0].end <= self._most:
+            return None
+        lines = [self._kept(stretch) for stretch in path]
+        wanted = [
+            (stretch, max(min(line.until, stretch.end), stretch.start + 1), stretch.end)
+            for stretch, line in zip(path, lines, strict=True)
+        ]
+        if sum(until - since for _, since, until in wanted) > READ_AT_ONCE:
+            self._read_later(conversation_id, path)
+            return None
+        known = [line.until > line.start for line in lines]
+        found, vectors = await _found(cursor, conversation_id, wanted)
+        for (stretch, since, until), line, is_known in zip(wanted, lines, known, strict=True):
+            mine = found["line"] == stretch.line
+            if is_known and not line.has(found[mine], since):
+                self.forget(path)
+                self._read_later(conversation_id, path)
+                return None
+            line.put(found[mine], vectors[mine[(found["flags"] & _HAS_VECTOR) != 0]], until)
+            self._keep(stretch, line)
+        if with_vectors and any(line.lacks_vectors() for line in lines):
+            self._read_later(conversation_id, path)
+        return lines
+
+    def forget(self, path: Sequence[Stretch]) -> None:
+        for stretch in path:
+            self._forget(stretch.line)
+
+    async def filled(self) -> None:
+        """Returns when all that was asked for is here."""
+        if self._filling is not None:
+            await asyncio.wait([self._filling])
+
+    async def close(self) -> None:
+        """Stop filling, for good."""
+        self._is_closed = True
+        if self._filling is not None:
+            self._filling.cancel()
+            await asyncio.wait([self._filling], timeout=1)
+
+    # --- Lines ------------------------------------------------------------------------------------------
+
+    def _kept(self, stretch: Stretch) -> Line:
+        """The line as it is kept, or an empty one: nothing is kept of what has changed since."""
+        line = self._lines.get(stretch.line)
+        if line is not None and (line.changed_in, line.start) == (stretch.changed_in, stretch.start):
+            return line
+        return Line(stretch)
+
+    def _keep(self, stretch: Stretch, line: Line) -> None:
+        self._forget(stretch.line)
+        self._lines[stretch.line] = line
+        self.messages += len(line)
+        while self.messages > self._most:
+            self._forget(next(iter(self._lines)))
+
+    def _forget(self, line: int) -> None:
+        forgotten = self._lines.pop(line, None)
+        if forgotten is not None:
+            self.messages -= len(forgotten)
+
+    # --- Filling ----------------------------------------------------------------------------------------
+
+    def _read_later(self, conversation_id: UUID, path: Sequence[Stretch]) -> None:
+        if self._is_closed:
+            return
+        self._wanted[conversation_id] = path
+        if self._filling is None or self._filling.done():
+            # Not in the context of the reply that asks: what is logged here is not about it.
+            self._filling = asyncio.get_running_loop().create_task(
+                self._fill(), context=contextvars.Context(), name="places that are kept"
+            )
+
+    async def _fill(self) -> None:
+        """All paths that are wanted, one after the other: more at once would be work that somebody waits beside."""
+        while self._wanted:
+            await asyncio.sleep(self._later)
+            conversation_id, path = self._wanted.popitem()
+            try:
+                for stretch in path:
+                    line = self._kept(stretch)
+                    for piece in _pieces(line.missing(stretch.end)):
+                        await self._read_piece(conversation_id, stretch, line, piece)
+            except Exception as error:
+                logger.warning("places are read again next time: %s", type(error).__name__)
+
+    async def _read_piece(
+        self, conversation_id: UUID, stretch: Stretch, line: Line, piece: list[tuple[int, int]]
+    ) -> None:
+        async with (
+            self._pool.connection() as connection,
+            connection.cursor(binary=True, row_factory=dict_row) as cursor,
+        ):
+            found, vectors = await _found(cursor, conversation_id, [(stretch, *depths) for depths in piece])
+        line.put(found, vectors, piece[-1][1])
+        self._keep(stretch, line)
+
+
+def _nothing(size: int) -> npt.NDArray[Any]:
+    rows = np.zeros(size, _KEPT)
+    rows["scale"] = np.nan
+    return rows
+
+
+def _pieces(ranges: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    piece, room = [], PIECE
+    for since, until in ranges:
+        while since <= until:
+            last = min(until, since + room - 1)
+            piece.append((since, last))
+            room -= last - since + 1
+            since = last + 1
+            if not room:
+                yield piece
+                piece, room = [], PIECE
+    if piece:
+        yield piece
+
+
+async def _found(
+    cursor: AsyncCursor[DictRow], conversation_id: UUID, wanted: Sequence[tuple[Stretch, int, int]]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    """The places of lines from one depth to another, as `_FOUND`, and the vectors of those that have one."""
+    await cursor.execute(
+        _ROWS,
+        {
+            "conversation": conversation_id,
+            "lines": [stretch.line for stretch, _, _ in wanted],
+            "since": [since for _, since, _ in wanted],
+            "until": [until for _, _, until in wanted],
+        },
+    )
+    row = await cursor.fetchone() or {}
+    found = np.frombuffer(row.get("places") or b"", _FOUND)
+    vectors = np.frombuffer(row.get("vectors") or b"", _VECTOR)["values"].astype(np.float32)
+    return found, vectors
