@@ -82,7 +82,6 @@ class Story:
     """A dialogue as a conversation of the product, with a last message that asks."""
 
     def __init__(self, dialogue: Dialogue) -> None:
-        from conversations.meanings import keep_meaning
         from conversations.models import Conversation, Message, User
 
         self.dialogue = dialogue
@@ -98,12 +97,18 @@ class Story:
                 content=turn.content,
                 token_count=count_tokens(turn.content, COUNTED_AS),
             )
-            keep_meaning(parent)
             self.ids[parent.pk] = turn.id
         self.leaf = Message.objects.create(
             conversation=self.conversation, parent=parent, role="user", content="?", token_count=1
         )
         self.leaf.refresh_from_db()
+
+    def embed(self) -> Story:
+        """Make the vectors of its messages, as a worker does."""
+        from conversations.meanings import embed_all
+
+        embed_all()
+        return self
 
     async def recalled(self, pool: Any, question: str, room: int) -> set[str]:
         from conversations.retrieval import recall
@@ -121,7 +126,7 @@ def variants() -> dict[str, Any]:
     """Names of what is measured, and what is different in it."""
     from conversations import retrieval
 
-    without = mock.patch.object(retrieval, "embed", return_value=None)
+    without = mock.patch.object(retrieval, "embed_aside", return_value=None)
     exact = mock.patch.multiple(retrieval, RAREST_WORDS=1_000_000, POSTINGS=1_000_000_000)
     return {"product": ExitStack(), "without embeddings": without, "every word, every posting": exact}
 
@@ -243,7 +248,8 @@ async def times(rounds: int) -> dict[str, Any]:
     turns: dict[int, Turn] = {}
     for size in SIZES:
         (dialogue,) = generate(dialogues=1, messages=size, seed=size)
-        turns[size] = await sync_to_async(Turn)(await sync_to_async(Story)(dialogue))
+        story = await sync_to_async(Story)(dialogue)
+        turns[size] = await sync_to_async(Turn)(await sync_to_async(story.embed)())
         await turns[size].begin(pool)
     async with pool.connection() as connection:
         await connection.execute("VACUUM ANALYZE")  # as autovacuum leaves what was not written just now
@@ -291,7 +297,7 @@ def cpu_of(backend: int) -> float:
 
 
 def writing(messages: int = 400) -> dict[str, float]:
-    """Milliseconds of CPU that keeping the line, the words and the vector of a message costs, PostgreSQL's included."""
+    """Milliseconds of CPU of a message, PostgreSQL's included: keeping its line and its words, and its vector."""
     from django.db import connection
 
     with connection.cursor() as cursor:
@@ -303,10 +309,14 @@ def writing(messages: int = 400) -> dict[str, float]:
                 cursor.execute(f"ALTER TABLE messages {state} TRIGGER {trigger}")
             dialogue = generate(dialogues=1, messages=messages, seed=3)[0]
             began = cpu_of(backend)
-            Story(dialogue)
+            story = Story(dialogue)
             used[name] = (cpu_of(backend) - began) / messages * 1000
+        began = cpu_of(backend)
+        story.embed()
+        vectors = (cpu_of(backend) - began) / messages * 1000
     words = statistics.fmean(len(turn.content.split()) for turn in dialogue.turns)
-    return {"words_per_message": round(words), "more_cpu_ms": round(used["kept"] - used["bare"], 2)}
+    more = round(used["kept"] - used["bare"], 2)
+    return {"words_per_message": round(words), "more_cpu_ms": more, "vector_cpu_ms": round(vectors, 2)}
 
 
 def percent(share: float) -> float:
@@ -345,7 +355,7 @@ def main() -> None:
         print(f"building: {json.dumps(figures['building'])}", flush=True)
         for kind in sorted({dialogue.set for dialogue in dialogues}):
             chosen = [dialogue for dialogue in dialogues if dialogue.set == kind]
-            stories = [Story(dialogue) for dialogue in chosen]
+            stories = [Story(dialogue).embed() for dialogue in chosen]
             found = asyncio.run(evidence(stories))
             print(f"{kind}: {json.dumps(found['recall'])}", flush=True)
             found["bill"] = bills(chosen[:1] if arguments.quick else chosen, ASKED)

@@ -24,7 +24,7 @@ from django.contrib.staticfiles.finders import get_finders  # noqa: E402
 from servestatic import ServeStaticASGI  # noqa: E402
 
 from chatapp.handler import Handler  # noqa: E402
-from conversations.llm import embeddings, tokens  # noqa: E402
+from conversations.llm import tokens  # noqa: E402
 from conversations.replies.runtime import ReplyRuntime  # noqa: E402
 from conversations.views.metrics import PATH as METRICS_PATH  # noqa: E402
 from conversations.views.metrics import metrics  # noqa: E402
@@ -101,7 +101,6 @@ async def lifespan(receive: Receive, send: Send) -> None:
         if message["type"] == "lifespan.startup":
             try:
                 tokens.warm_up()
-                embeddings.warm_up()
                 runtime = ReplyRuntime()
                 await runtime.start()
             except Exception as error:

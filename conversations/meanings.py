@@ -1,31 +1,107 @@
-"""The vectors of messages: what a message is about, stored beside the words that recall looks for."""
+"""The vectors of messages: made by the workers, once a path is so long that parts of it leave its requests.
+
+Recall is asked for nothing else, and most conversations are over before. What has no vector is found by its words.
+"""
 
 from __future__ import annotations
 
-from conversations.llm.embeddings import embed
-from conversations.models import Message, MessagePlace
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from psycopg.rows import tuple_row
+
+from conversations.database import plain_cursor
+from conversations.llm.embeddings import HEAD_CHARACTERS, TAIL_CHARACTERS, as_sql, embed, warm_up
+from conversations.models import Conversation, MessagePlace
+from conversations.models.conversation import ConversationQuerySet
+
+#: Tokens of a path from which on its messages have vectors: half of what a request holds with the smallest preset of
+#: Parley's own.
+LONG = 2_000
+#: Tokens that a path grows by from one time to the next: as many as each of them keeps of its end when it cuts.
+STEP = 1_000
+#: Messages that are locked and written together, and those of one run: 40 s, if each is as long as can be.
+BATCH, MOST = 200, 5_000
+#: More than a run takes; until then no other worker sets out.
+LEASE = timedelta(minutes=5)
+#: Runs in a row that did not end: then a conversation is left to `manage.py embed_messages`.
+MOST_ATTEMPTS = 5
+
+# The texts are read once their places are locked: who changes one takes its vector back, and waits for this lock.
+_LOCK = (
+    "SELECT id FROM message_places WHERE id = ANY(%(places)s) AND embedding IS NULL FOR UPDATE SKIP LOCKED"
+)
+_READ = """
+SELECT p.id, CASE WHEN length(m.content) > %(head)s + %(tail)s
+    THEN left(m.content, %(head)s) || E'\\n' || right(m.content, %(tail)s) ELSE m.content END
+FROM message_places p JOIN messages m ON m.id = p.message_id WHERE p.id = ANY(%(places)s)
+"""
+_KEEP = """
+UPDATE message_places p SET embedding = made.vector::vector
+FROM unnest(%(places)s::bigint[], %(vectors)s::text[]) AS made (id, vector) WHERE p.id = made.id
+"""
 
 
-def keep_meaning(message: Message) -> None:
-    """Store the vector of a message that the ORM has just written, in the same transaction."""
-    vector = embed(message.content)
-    if vector is not None:
-        MessagePlace.objects.filter(message=message).update(embedding=vector)
+def are_due(*, before: int, after: int) -> bool:
+    """Whether a path that grew from so many tokens to so many is worth a run."""
+    return after >= LONG and after // STEP > before // STEP
 
 
-def embed_missing(*, after: int = 0, limit: int = 500) -> int | None:
-    """Give the next `limit` messages beyond place `after` their vectors. The last place looked at; None at the end."""
-    places = MessagePlace.objects.filter(pk__gt=after).order_by("pk").only("pk")[:limit]
-    last = max((place.pk for place in places), default=None)
-    if last is None:
-        return None
-    missing = MessagePlace.objects.filter(pk__gt=after, pk__lte=last, embedding=None).select_related(
-        "message"
+def catch_up(conversation_id: UUID) -> int:
+    """Make the vectors that a conversation lacks, if they are due and nobody else does. Returns how many it made.
+
+    Safe to run twice, or at once. What is more than one run may do stays due; without word vectors nothing does.
+    """
+    claimed = _claimable().filter(pk=conversation_id)
+    if not claimed.update(vectors_due_at=Now() + LEASE, vectors_attempts=F("vectors_attempts") + 1):
+        return 0
+    made, places = 0, list[int]()
+    if warm_up():
+        missing = MessagePlace.objects.filter(conversation_id=conversation_id, embedding=None)
+        places = list(missing.values_list("pk", flat=True)[:MOST])
+        made = sum(_embed(places[at : at + BATCH]) for at in range(0, len(places), BATCH))
+    goes_on = made and len(places) == MOST
+    Conversation.objects.filter(pk=conversation_id).update(
+        vectors_due_at=Now() if goes_on else None, vectors_attempts=0
     )
-    changed = []
-    for place in missing.only("pk", "message__content"):
-        place.embedding = embed(place.message.content)
-        if place.embedding is not None:
-            changed.append(place)
-    MessagePlace.objects.bulk_update(changed, ["embedding"])
-    return last
+    return made
+
+
+def due(*, limit: int) -> list[UUID]:
+    """What may be claimed, the longest due first: its wake-up call was lost, or its worker died."""
+    return list(_claimable().order_by("vectors_due_at").values_list("pk", flat=True)[:limit])
+
+
+def embed_all() -> bool:
+    """Make all vectors that are missing anywhere. False: there are no word vectors. It may run again at any time."""
+    if not warm_up():
+        return False
+    missing = MessagePlace.objects.filter(embedding=None).order_by("pk").values_list("pk", flat=True)
+    after = 0
+    while places := list(missing.filter(pk__gt=after)[:BATCH]):
+        _embed(places)
+        after = places[-1]
+    Conversation.objects.filter(vectors_due_at__isnull=False).update(vectors_due_at=None, vectors_attempts=0)
+    return True
+
+
+def _embed(places: Sequence[int]) -> int:
+    """Make the vectors of these places that have none, in one transaction. Returns how many; some have no word."""
+    with transaction.atomic(), plain_cursor(tuple_row) as cursor:
+        cursor.execute(_LOCK, {"places": list(places)})
+        locked = [place for (place,) in cursor]
+        cursor.execute(_READ, {"places": locked, "head": HEAD_CHARACTERS, "tail": TAIL_CHARACTERS})
+        made = {place: as_sql(vector) for place, text in cursor if (vector := embed(text)) is not None}
+        if made:
+            cursor.execute(_KEEP, {"places": list(made), "vectors": list(made.values())})
+    return len(made)
+
+
+def _claimable() -> ConversationQuerySet:
+    return Conversation.objects.filter(
+        vectors_due_at__lte=Now(), vectors_attempts__lt=MOST_ATTEMPTS, deleted_at=None
+    )

@@ -19,7 +19,7 @@ from django.dispatch import receiver
 from django.utils import timezone
 
 from chatapp.celery import app
-from conversations import enforcement, journal, memory, reconciliation, summaries, titles
+from conversations import enforcement, journal, meanings, memory, reconciliation, summaries, titles
 from conversations.budgets import BudgetRefused
 from conversations.database import make_pool
 from conversations.exclusive import one_at_a_time
@@ -52,6 +52,11 @@ app.conf.beat_schedule = {
     },
     "write summaries and memory": {
         "task": "conversations.tasks.compact_due",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
+    "make vectors": {
+        "task": "conversations.tasks.embed_due",
         "schedule": 60.0,
         "options": {"expires": 60},
     },
@@ -123,6 +128,14 @@ def compact_due() -> None:
 
 @shared_task
 @one_at_a_time
+def embed_due() -> None:
+    """Hand out again what was lost, and what a worker has not come to the end of."""
+    for pk in meanings.due(limit=50):
+        embed_conversation.apply_async((str(pk),), expires=60)
+
+
+@shared_task
+@one_at_a_time
 def remove_deleted() -> None:
     """Remove for good what was deleted 30 days ago. What holds in all of a person's conversations stays."""
     memory.outlive(Conversation.objects.deleted_for_good())
@@ -179,14 +192,28 @@ def write_wanted_summary(summary_id: str) -> None:
         count("summaries")
 
 
+@shared_task
+def embed_conversation(conversation_id: str) -> None:
+    """Make the vectors that a long conversation lacks, if nobody else does."""
+    count("vectors", by=meanings.catch_up(UUID(conversation_id)))
+
+
 @receiver(reply_finished)
 def enqueue_what_is_due(
-    *, conversation_id: UUID, state: str, is_unnamed: bool, compaction_due: bool = False, **_: Any
+    *,
+    conversation_id: UUID,
+    state: str,
+    is_unnamed: bool,
+    compaction_due: bool = False,
+    vectors_due: bool = False,
+    **_: Any,
 ) -> None:
     if is_unnamed and state in {ReplyState.COMPLETE, ReplyState.STOPPED}:
         publisher.send(write_title, str(conversation_id))
     if compaction_due:
         publisher.send(compact_conversation, str(conversation_id))
+    if vectors_due:
+        publisher.send(embed_conversation, str(conversation_id))
 
 
 @receiver(summaries.summary_wanted)
@@ -202,10 +229,10 @@ def _counters() -> redis.Redis:
     return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1)
 
 
-def count(*names: str) -> None:
-    """Add one to a counter of the workers, which /metrics of any web process tells. Best effort."""
+def count(*names: str, by: int = 1) -> None:
+    """Add to a counter of the workers, which /metrics of any web process tells. Best effort."""
     try:
-        _counters().hincrby(WORKER_COUNTERS, "|".join(names), 1)
+        _counters().hincrby(WORKER_COUNTERS, "|".join(names), by)
     except (redis.RedisError, OSError):
         logger.info("the counter of %s could not be kept: Redis is away", names[0])
 

@@ -67,8 +67,8 @@ def embed(text: str) -> Vector | None:
 
 
 async def embed_aside(text: str) -> Vector | None:
-    """The same on the event loop: a long text is embedded in a thread."""
-    if len(text) > EMBEDDED_AT_ONCE:
+    """The same on the event loop: a long text is embedded in a thread, and so is the first one of a process."""
+    if len(text) > EMBEDDED_AT_ONCE or (_loaded is None and not _is_missing):
         return await asyncio.to_thread(embed, text)
     return embed(text)
 
@@ -79,8 +79,14 @@ def as_sql(vector: Sequence[float] | Vector | None) -> str | None:
 
 
 def warm_up() -> bool:
-    """Load now (0.1 s, 25 MB) and not in somebody's first request. False: there are no embeddings here."""
+    """Load now (0.1 s, 25 MB), unless that was done. False: there are no embeddings here."""
     return (_loaded or _load()) is not None
+
+
+def load_aside() -> None:
+    """Begin to load in a thread, unless that was begun."""
+    if _loaded is None and not _is_missing and not _loading.locked():
+        threading.Thread(target=_load, name="embeddings", daemon=True).start()
 
 
 def _shortened(text: str) -> str:

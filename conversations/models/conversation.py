@@ -83,6 +83,10 @@ class Conversation(models.Model):
     compaction_due_at = models.DateTimeField(null=True, blank=True, editable=False)
     compaction_attempts = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
     compaction_lease_expires_at = models.DateTimeField(null=True, blank=True, editable=False)
+    #: Since when a worker is wanted for the vectors of its messages, or until when one has it to itself; and how often
+    #: in a row none has come to the end: `meanings.catch_up`.
+    vectors_due_at = models.DateTimeField(null=True, blank=True, editable=False)
+    vectors_attempts = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
     #: The last message that facts were looked for in, and how often a model has failed at what follows.
     memory_read_until = models.UUIDField(null=True, blank=True, editable=False)
     memory_attempts = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
@@ -106,6 +110,11 @@ class Conversation(models.Model):
                 condition=models.Q(compaction_due_at__isnull=False)
                 | models.Q(compaction_lease_expires_at__isnull=False),
                 name="conversations_to_compact",
+            ),
+            models.Index(
+                fields=["vectors_due_at"],
+                condition=models.Q(vectors_due_at__isnull=False),
+                name="conversations_without_vectors",
             ),
         ]
         constraints = [

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connections
 
+from conversations import meanings
 from conversations.budgets import Ask, BudgetRefused
 from conversations.catalog import Catalog, ModelEntry, UnknownModel, kept_catalog, load_catalog
 from conversations.context.plan import ContextPlan, DoesNotFit, NothingToAnswer
@@ -22,6 +23,7 @@ from conversations.crash_points import crash_point
 from conversations.database import DATABASE_AWAY
 from conversations.gate import Passage, retry_delay
 from conversations.journal import Kind
+from conversations.llm import embeddings
 from conversations.llm.errors import ContextLengthExceeded, InvalidResponse, LLMError, has_refused
 from conversations.llm.tokens import USUAL_MODEL, count_tokens_aside, is_scaled, scaled
 from conversations.llm.types import (
@@ -67,6 +69,8 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
         return
     claim, known = claimed
     requests = Requests(claim, known, runtime.pool, runtime.kept_places)
+    if known.path_tokens >= meanings.LONG:
+        embeddings.load_aside()  # its first recall need not wait for them
     del claimed, known  # what was said is not kept for as long as its answer takes
     crash_point("between_claim_and_plan")
     running = RunningReply(claim)
@@ -98,6 +102,7 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
                 state=outcome.state,
                 is_unnamed=claim.is_unnamed,
                 compaction_due=answer.compaction_is_due(outcome),
+                vectors_due=answer.vectors_are_due(outcome),
             )
             if ended.has_waiting:
                 await runtime.release_waiting(claim.user_id)
@@ -425,12 +430,18 @@ class Answer:
                 cut=self.sent.cut if self.sent else None,
                 preset_digest=self.claim.preset_digest,
                 compaction_due=self.compaction_is_due(outcome),
+                vectors_due=self.vectors_are_due(outcome),
             )
         )
 
     def compaction_is_due(self, outcome: Outcome) -> bool:
         """Whether the next summary should be written now: the last request was long, and something came of it."""
         return self.sent is not None and self.sent.compaction_due and bool(outcome.text)
+
+    def vectors_are_due(self, outcome: Outcome) -> bool:
+        """Whether the path has grown so far with this turn that a worker should see to its vectors."""
+        known, earlier_tokens = self.requests.known, self.requests.earlier_tokens
+        return meanings.are_due(before=earlier_tokens, after=known.path_tokens + outcome.token_count)
 
     async def _patiently(self, statement: Callable[[], Awaitable[T]]) -> T:
         """Run a statement that may run twice, as often as it takes while the database is away or has no place."""

@@ -16,7 +16,6 @@ from psycopg.types.json import Jsonb
 
 from conversations.context.bound import NOTHING_BESIDE, Beside
 from conversations.database import plain_cursor
-from conversations.llm.embeddings import as_sql, embed
 from conversations.models import Conversation, Reply
 
 
@@ -140,11 +139,7 @@ _SUMS = "path_tokens, path_messages"
 
 #: A reply with what comes into being beside it: all of it or nothing. Each returns the sums of the question's path.
 _ASKED = f"""asked AS (
-    {QUESTION} RETURNING id, conversation_id, branch_id, token_count, is_set_aside, {_SUMS}
-), placed AS (
-    INSERT INTO message_places (message_id, conversation_id, branch_id, depth, tokens, is_set_aside, embedding)
-    SELECT id, conversation_id, branch_id, path_messages, token_count, is_set_aside, %(embedding)s::vector
-    FROM asked WHERE branch_id IS NOT NULL
+    {QUESTION} RETURNING {_SUMS}
 )"""
 _RETURNING = "RETURNING (SELECT path_tokens FROM asked), (SELECT path_messages FROM asked)"
 BEGIN = f"WITH begun AS ({CONVERSATION}), {_ASKED} {REPLY} {_RETURNING}, {TOLD}"
@@ -222,8 +217,6 @@ def write(statement: str, reply: Reply) -> Beside:
         "body_hash": reply.body_hash,
         "now": reply.created_at,
     }
-    if statement is not ASK_AGAIN:
-        values["embedding"] = as_sql(embed(question.content))
     if statement is BEGIN:
         values |= {
             "title": conversation.title,

@@ -20,7 +20,6 @@ from conversations.budgets import TAKE_OVER, Ask, aattach, areserve, take_over_v
 from conversations.context.cut import Cut
 from conversations.crash_points import crash_point
 from conversations.database import Pool
-from conversations.llm.embeddings import as_sql, embed_aside
 from conversations.llm.types import Usage
 from conversations.models import ReplyState
 from conversations.models.fields import new_id
@@ -108,10 +107,6 @@ WITH ended AS (
         coalesce(%(input_tokens)s, 0), coalesce(%(output_tokens)s, 0), %(token_count)s, %(model)s,
         %(state)s = 'interrupted'
     FROM ended WHERE %(text)s <> ''
-    RETURNING id, conversation_id, branch_id, path_messages, token_count, is_set_aside
-), placed AS (
-    INSERT INTO message_places (message_id, conversation_id, branch_id, depth, tokens, is_set_aside, embedding)
-    SELECT answer.*, %(embedding)s::vector FROM answer WHERE branch_id IS NOT NULL
 ), attempt AS (
     UPDATE reply_attempts a SET state = %(state)s, finish_reason = %(finish_reason)s,
         input_tokens = %(input_tokens)s, cached_tokens = %(cached_tokens)s,
@@ -129,7 +124,8 @@ UPDATE conversations c SET last_updated = now(),
     cut = CASE WHEN {_IS_CUT} THEN %(cut)s::jsonb ELSE c.cut END,
     cut_at = CASE WHEN {_IS_CUT} THEN now() ELSE c.cut_at END,
     compaction_due_at = CASE WHEN %(compaction_due)s THEN coalesce(c.compaction_due_at, now())
-        ELSE c.compaction_due_at END
+        ELSE c.compaction_due_at END,
+    vectors_due_at = CASE WHEN %(vectors_due)s THEN coalesce(c.vectors_due_at, now()) ELSE c.vectors_due_at END
 FROM ended WHERE c.id = ended.conversation_id
 RETURNING EXISTS (SELECT FROM replies w WHERE w.user_id = c.user_id AND w.state = 'waiting') AS has_waiting,
     c.user_id, c.id AS conversation_id, (SELECT id FROM attempt) AS attempt_id,
@@ -263,12 +259,13 @@ class ReplyStore:
         cut: Cut | None = None,
         preset_digest: str = "",
         compaction_due: bool = False,
+        vectors_due: bool = False,
     ) -> Ended | None:
         """End a reply in one transaction: the answer, the attempt, the state, the money. None: it was not ours to end.
 
         Without `attempt_id` the attempt that is still running is ended, if there is one. `cut` is what the last request
         has in common with the next, unless the preset is another than `preset_digest`; `compaction_due` asks for
-        the next summary and memory lines.
+        the next summary and memory lines, `vectors_due` for the vectors of the messages that have none yet.
         """
         values = {
             "id": reply_id,
@@ -279,9 +276,9 @@ class ReplyStore:
             "cut": Jsonb(cut.to_json()) if cut else None,
             "preset_digest": preset_digest,
             "compaction_due": compaction_due,
+            "vectors_due": vectors_due,
             "state": outcome.state,
             "text": outcome.text,
-            "embedding": as_sql(await embed_aside(outcome.text)),
             "reasoning": outcome.reasoning,
             "token_count": outcome.token_count,
             "finish_reason": outcome.finish_reason,

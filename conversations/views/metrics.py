@@ -228,7 +228,7 @@ def of_reconciliation(compared: dict[str, str], now: float) -> list[Metric]:
 
 
 def of_workers(counters: dict[str, str]) -> list[Metric]:
-    """What the workers count in Redis: `task|name|state`, `titles` and `summaries`."""
+    """What the workers count in Redis: `task|name|state`, `titles`, `summaries` and `vectors`."""
     tasks = CounterMetricFamily("parley_tasks", "Tasks that ended.", labels=["task", "state"])
     for field, value in counters.items():
         name, *labels = field.split("|")
@@ -238,6 +238,7 @@ def of_workers(counters: dict[str, str]) -> list[Metric]:
         tasks,
         counter("titles_written", "Titles written by a model.", int(counters.get("titles", 0))),
         counter("summaries_written", "Summaries written by a model.", int(counters.get("summaries", 0))),
+        counter("vectors_made", "Messages that got a vector.", int(counters.get("vectors", 0))),
     ]
 
 

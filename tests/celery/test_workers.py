@@ -28,6 +28,7 @@ from conversations.models import (
     Hold,
     LedgerEntry,
     Message,
+    MessagePlace,
 )
 from conversations.tasks import write_title
 from tests import cast
@@ -186,6 +187,17 @@ class WorkerTests(TransactionTestCase):
     def is_done(self, conversation: Conversation) -> bool:
         conversation.refresh_from_db()
         return conversation.compaction_due_at is None and conversation.compaction_lease_expires_at is None
+
+    def test_vectors_that_are_due_are_made_by_a_worker(self) -> None:
+        conversation = self.answered("How deep is the harbour?")
+        Conversation.objects.filter(pk=conversation.pk).update(vectors_due_at=Now())
+        until(lambda: not MessagePlace.objects.filter(embedding=None).exists(), "the vectors")
+        until(lambda: self.has_no_vectors_due(conversation), "the end of the task")
+        self.assertGreaterEqual(int(self.broker().hget(WORKER_COUNTERS, "vectors") or 0), 2)
+
+    def has_no_vectors_due(self, conversation: Conversation) -> bool:
+        conversation.refresh_from_db()
+        return conversation.vectors_due_at is None
 
     def test_workers_go_on_when_redis_has_been_away(self) -> None:
         self.valkey.stop()

@@ -34,6 +34,7 @@ app.conf.beat_schedule = {
         ("reap", "conversations.tasks.reap", 1.0),
         ("titles", "conversations.tasks.write_missing_titles", 1.0),
         ("compact", "conversations.tasks.compact_due", 1.0),
+        ("vectors", "conversations.tasks.embed_due", 1.0),
         ("enforce", "conversations.tasks.enforce_budgets", 1.0),
         ("watched", "tests.celery.workers.watched_job", 0.3),
     )

@@ -12,11 +12,11 @@ from conversations.catalog import ModelEntry, load_catalog
 from conversations.context.plan import ContextPlan
 from conversations.database import Pool, make_pool
 from conversations.llm.tokens import kept_tokens
-from conversations.meanings import keep_meaning
 from conversations.models import Conversation, Message, Reply, ReplyState
 from conversations.replies.claims import Claim, Known
 from conversations.replies.context import Requests
 from conversations.replies.store import Outcome, ReplyStore
+from tests.retrieval.trees import keep_meaning
 
 from .harness import MODEL, ReplyTestCase
 

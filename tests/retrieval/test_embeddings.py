@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -72,3 +73,17 @@ def test_without_the_wheel_there_are_no_vectors(caplog: pytest.LogCaptureFixture
     assert embed("Where?") is None and embed("Why?") is None
     assert not embeddings.warm_up()
     assert len(caplog.records) == 1, "it is said once"
+
+
+async def test_a_question_that_comes_before_they_are_loaded_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[str] = []
+
+    def load() -> None:
+        threads.append(threading.current_thread().name)
+
+    monkeypatch.setattr(embeddings, "_loaded", None)
+    monkeypatch.setattr(embeddings, "_load", load)
+    assert await embeddings.embed_aside("Where?") is None
+    assert threads and threading.main_thread().name not in threads

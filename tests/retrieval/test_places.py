@@ -185,7 +185,7 @@ class WordTests(TestCase):
 
 
 class ReadingTests(TestCase):
-    """A path is read by its conversation: there is no index by which to read the places of a line alone."""
+    """A path is read by its conversation: the index of its lines begins with that."""
 
     def test_neither_a_path_nor_a_fork_is_looked_for_in_other_conversations(self) -> None:
         for _ in range(3):
@@ -198,7 +198,7 @@ class ReadingTests(TestCase):
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL enable_seqscan = off")
             for query in (path.explain(), summaries.explain(), self.explained(cursor, first, last)):
-                self.assertIn("message_places_conversation_id", query)
+                self.assertIn("message_places_line", query)
                 self.assertNotIn("Seq Scan on message_places", query)
         self.assertEqual(path.count(), 4)
 
@@ -260,10 +260,12 @@ class OlderMessagesTests(TransactionTestCase):
     def test_vectors_follow_in_batches(self) -> None:
         said = say_all(start(), *(f"harbour ship{n}" for n in range(12)))
         MessagePlace.objects.update(embedding=None)
-        after, rounds = 0, 0
-        while (last := meanings.embed_missing(after=after, limit=5)) is not None:
-            after, rounds = last, rounds + 1
-        self.assertEqual(rounds, 3)
+        with (
+            mock.patch.object(meanings, "BATCH", 5),
+            mock.patch.object(meanings, "_embed", wraps=meanings._embed) as batch,
+        ):
+            self.assertTrue(meanings.embed_all())
+        self.assertEqual([len(call.args[0]) for call in batch.call_args_list], [5, 5, 2])
         self.assertFalse(MessagePlace.objects.filter(embedding=None).exists())
         vector, expected = MessagePlace.objects.get(message=said[4]).embedding, embed(said[4].content)
         assert expected is not None

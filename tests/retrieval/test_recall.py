@@ -38,7 +38,7 @@ class IsolationTests(TransactionTestCase):
                 self.assertLessEqual(set(ids(recalled(leaf, "harbour", before=before))), set(allowed))
                 asked = source.choice([*tree, *other])
                 may_come = asked.pk in allowed and not asked.is_set_aside
-                with mock.patch.object(retrieval, "embed", return_value=None):
+                with mock.patch.object(retrieval, "embed_aside", return_value=None):
                     found = ids(recalled(leaf, asked.content.split()[1], before=before))
                 self.assertEqual(asked.pk in found, may_come)
 
@@ -107,7 +107,7 @@ class RankingTests(TransactionTestCase):
         question = "Which foods am I allergic to?"
         (best,) = recalled(leaf, question, room=wanted.token_count)
         self.assertEqual(best.message.id, wanted.pk)
-        with mock.patch.object(retrieval, "embed", return_value=None):
+        with mock.patch.object(retrieval, "embed_aside", return_value=None):
             self.assertNotIn(wanted.pk, ids(recalled(leaf, question, room=wanted.token_count)))
 
     def test_without_embeddings_words_alone_find_it(self) -> None:
@@ -125,17 +125,17 @@ class RankingTests(TransactionTestCase):
         said = say_all(
             start(), *others, "Hm.", "Yes.", "Which port does Valkey use?", "6399.", "Thanks.", *others, "So?"
         )
-        with mock.patch.object(retrieval, "embed", return_value=None):
+        with mock.patch.object(retrieval, "embed_aside", return_value=None):
             found = ids(recalled(said[-1], "valkey port"))
         self.assertEqual(found[0], said[12].pk)
         self.assertEqual(set(found[1:3]), {said[11].pk, said[13].pk})
         self.assertEqual(set(found), {m.pk for m in said[7:18]}, "five on either side")
 
     def test_a_name_in_every_message_does_not_say_what_a_question_means(self) -> None:
-        embedded = mock.Mock(side_effect=embeddings.embed)
+        embedded = mock.AsyncMock(side_effect=embeddings.embed)
         lines = [f"Anna: {word} again." for word in ("rain", "tea", "trains", "music", "books", "wind") * 5]
         said = say_all(start(), *lines, "Anna: the physician told me to avoid peanuts.", "Next?")
-        with mock.patch.object(retrieval, "embed", embedded):
+        with mock.patch.object(retrieval, "embed_aside", embedded):
             recalled(said[-1], "Which foods is Anna allergic to?")
             recalled(said[-1], "Anna?")
         self.assertEqual([call.args[0] for call in embedded.call_args_list], ["foods allergic", "Anna?"])
@@ -148,7 +148,7 @@ class RankingTests(TransactionTestCase):
             *["It is raining in the north of the country, and that was it."] * 4,
             "And?",
         )
-        with mock.patch.object(retrieval, "embed", return_value=None):
+        with mock.patch.object(retrieval, "embed_aside", return_value=None):
             found = recalled(said[-1], "Wann war das mit der Stadt?")
         self.assertEqual(found[0].message.id, said[0].pk)
         with mock.patch.object(retrieval, "bm25", wraps=retrieval.bm25) as read:
@@ -202,7 +202,7 @@ class LanguageTests(TransactionTestCase):
     def finds(self, question: str, wanted: str, *others: str) -> None:
         """By words alone, before anything else."""
         said = say_all(start(), *others, wanted, *reversed(others), question)
-        with mock.patch.object(retrieval, "embed", return_value=None):
+        with mock.patch.object(retrieval, "embed_aside", return_value=None):
             found = recalled(said[-1], question)
         self.assertTrue(found)
         self.assertEqual(found[0].message.content, wanted)

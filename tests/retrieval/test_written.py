@@ -1,10 +1,7 @@
-"""What people send and models answer can be recalled from the moment it is written."""
+"""What people send and models answer can be recalled by its words from the moment it is written."""
 
 from __future__ import annotations
 
-from unittest import mock
-
-from conversations.llm import embeddings
 from conversations.llm.scripted import ScriptedProvider
 from conversations.models import MessagePlace, MessagePosting, Reply
 from tests.replies.harness import ReplyTestCase, catalog_of, web_process
@@ -16,21 +13,12 @@ class WrittenTests(ReplyTestCase):
             async with web_process():
                 return await self.finished(await self.astart("How deep is the harbour?"))
 
-    async def test_question_and_answer_have_words_and_vectors(self) -> None:
+    async def test_question_and_answer_have_words_and_no_vectors_yet(self) -> None:
         reply = await self.answered()
         places = [place async for place in MessagePlace.objects.order_by("depth")]
         self.assertEqual([place.message_id for place in places], [reply.question_id, reply.answer_id])
-        self.assertTrue(all(place.embedding is not None for place in places))
+        self.assertTrue(all(place.embedding is None for place in places))
         self.assertEqual(await MessagePosting.objects.filter(lexeme="harbour").acount(), 2)
-
-    async def test_a_reply_ends_where_there_are_no_embeddings(self) -> None:
-        with (
-            mock.patch.object(embeddings, "_loaded", None),
-            mock.patch.object(embeddings, "_is_missing", True),
-        ):
-            reply = await self.answered()
-        self.assertEqual(reply.state, "complete")
-        self.assertFalse(await MessagePlace.objects.exclude(embedding=None).aexists())
 
     async def test_a_message_that_waited_is_in_line_with_the_answer_before_it(self) -> None:
         with catalog_of(ScriptedProvider(["The harbour is deep."])):

@@ -9,10 +9,15 @@ from uuid import UUID
 
 from conversations.context.view import Recalled
 from conversations.database import make_pool
-from conversations.meanings import keep_meaning
-from conversations.models import Conversation, Message
+from conversations.llm.embeddings import embed
+from conversations.models import Conversation, Message, MessagePlace
 from conversations.retrieval import recall
 from tests.cast import alice
+
+
+def keep_meaning(message: Message) -> None:
+    """Give a message its vector at once, which a worker does later."""
+    MessagePlace.objects.filter(message=message).update(embedding=embed(message.content))
 
 
 def start() -> Conversation:

@@ -7,7 +7,6 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from conversations import meanings
-from conversations.llm import embeddings
 
 
 class Command(BaseCommand):
@@ -16,9 +15,6 @@ class Command(BaseCommand):
     )
 
     def handle(self, **options: Any) -> None:
-        if not embeddings.warm_up():
+        if not meanings.embed_all():
             raise CommandError("The word vectors are not installed. Install the pinned requirements again.")
-        after: int | None = 0
-        while after is not None:
-            after = meanings.embed_missing(after=after)
         self.stdout.write("Each message has its vector.")
