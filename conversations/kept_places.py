@@ -52,13 +52,17 @@ _FOUND = np.dtype([("place", ">i8"), ("depth", ">i4"), ("tokens", ">i4"), ("line
 _VECTOR = np.dtype([("head", ">i4"), ("values", ">f4", (DIMENSIONS,))])
 _IS_SET_ASIDE, _HAS_VECTOR = 1, 2
 
+# Planned for any number of lines, a join would read all of a conversation: OFFSET keeps it a look-up for each line.
 _ROWS = """
 SELECT string_agg(int8send(p.id) || int8send(p.depth::bigint << 32 | p.tokens) || int8send(p.branch_id)
-    || int4send(p.is_set_aside::integer | (p.embedding IS NOT NULL)::integer << 1), ''::bytea) AS places,
+    || int4send(p.is_set_aside::integer + 2 * (p.embedding IS NOT NULL)::integer), ''::bytea) AS places,
     string_agg(vector_send(p.embedding), ''::bytea) AS vectors
 FROM unnest(%(lines)s::bigint[], %(since)s::integer[], %(until)s::integer[]) AS line (id, since, until)
-    JOIN message_places p ON p.conversation_id = %(conversation)s AND p.branch_id = line.id
-        AND p.depth >= line.since AND p.depth <= line.until
+    CROSS JOIN LATERAL (
+        SELECT * FROM message_places
+        WHERE conversation_id = %(conversation)s AND branch_id = line.id AND depth BETWEEN line.since AND line.until
+        OFFSET 0
+    ) AS p
 """
 
 Numbers = npt.NDArray[np.float64]

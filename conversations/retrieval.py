@@ -202,7 +202,7 @@ async def recall(
             },
         )
         words = await cursor.fetchone()
-        if words is None or not words["lines"]:
+        if words is None or not words["lines"] or words["last"] < 1:
             return []
         vector = await embed_aside(" ".join(words["meant"]) or question)
         path, last = _stretches(words), words["last"]
@@ -215,7 +215,7 @@ async def recall(
         if kept is not None:
             lines = await kept.read(cursor, conversation_id, path, with_vectors=vector is not None)
             if lines is not None:
-                candidates = _candidates(lines, last, vector, words["postings"] or b"")
+                candidates = _candidates(path, lines, last, vector, words["postings"] or b"")
         if candidates is None:
             await cursor.execute(_PLACES, {**here, "vector": as_sql(vector)})
             row = await cursor.fetchone()
@@ -337,18 +337,23 @@ def _unpacked(places: bytes, postings: bytes) -> Candidates:
     return _posted(place, tokens, cosines, postings)
 
 
-def _candidates(lines: Sequence[Line], last: int, vector: Vector | None, postings: bytes) -> Candidates:
-    """The same from lines that are kept, up to the depth `last`."""
+def _candidates(
+    path: Sequence[Stretch], lines: Sequence[Line], last: int, vector: Vector | None, postings: bytes
+) -> Candidates:
+    """The same from the lines of a path that are kept, up to the depth `last`."""
     place = np.zeros(last, np.int64)
     tokens = np.zeros(last)
     cosines = np.full(last, np.nan)
-    for line in lines:
-        rows = line.rows(last)
-        at = slice(line.start, line.start + len(rows))
+    for stretch, line in zip(path, lines, strict=True):
+        until = min(stretch.end, last)
+        if until <= stretch.start:
+            continue
+        at = slice(stretch.start, until)
+        rows = line.rows(until)
         may_come = ~rows["is_set_aside"]
         place[at], tokens[at] = rows["place"] * may_come, rows["tokens"] * may_come
         if vector is not None:
-            cosines[at] = np.where(may_come, line.cosines(vector, last), np.nan)
+            cosines[at] = np.where(may_come, line.cosines(vector, until), np.nan)
     return _posted(place, tokens, cosines, postings)
 
 
@@ -381,5 +386,5 @@ def _from_0_to_1(values: Numbers) -> Numbers:
     if not known.any():
         return np.zeros(len(values))
     least, most = values[known].min(), values[known].max()
-    stretched = (values - least) / (most - least) if most > least else np.sign(values)
+    stretched = (values - least) / (most - least) if most > least else np.where(values > 0, 1.0, 0.0)
     return np.where(known, stretched, 0.0)
