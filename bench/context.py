@@ -42,6 +42,8 @@ LIMITS = {
     "locomo": {"product": (81, 87, 91, 95), "without embeddings": (79, 85, 90, 94)},
     "beam": {"product": (65, 71, 78, 86), "without embeddings": (60, 68, 74, 81)},
 }
+#: Milliseconds at the 95th percentile for the longest conversation, and how many more than for the shortest.
+REQUEST_MS, GROWTH_MS = 15, 10
 #: Questions that are asked of each long chat whose bill is measured.
 ASKED = 100
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -220,7 +222,7 @@ class Turn:
                 "UPDATE replies SET state = 'queued' WHERE id = %s", [(reply or self.reply).pk]
             )
 
-    async def build(self, pool: Any, question: str, reply: Any = None) -> ContextPlan:
+    async def build(self, pool: Any, question: str, reply: Any = None, kept: Any = None) -> ContextPlan:
         from conversations.replies.context import Requests
         from conversations.replies.store import ReplyStore
 
@@ -229,20 +231,26 @@ class Turn:
         claim, known = claimed
         *before, last = known.history
         asked = last._replace(content=question, tokens=count_tokens(question, COUNTED_AS))
-        return await Requests(claim, replace(known, history=[*before, asked]), pool).plan(self.entry)
+        known = replace(known, history=[*before, asked])
+        return await Requests(claim, known, pool, kept).plan(self.entry)
 
 
 async def times(rounds: int) -> dict[str, Any]:
     """Milliseconds of building a request, and of the recalling in it: conversations of all sizes in turn, in one run.
+
+    "first_request" is the first that a process builds for a conversation, "request" each one after it, when the process
+    has what it keeps of a long conversation; "recall" is the recalling of a first one.
 
     Wall time says what a person waits on this machine as it is now; CPU what it would be on an idle one.
     """
     from asgiref.sync import sync_to_async
 
     from conversations.database import make_pool
+    from conversations.kept_places import KeptPlaces
 
     pool = make_pool(1)
     await pool.open()
+    kept = KeptPlaces(pool, later=0)
     async with pool.connection() as connection:
         backend = connection.info.backend_pid
     turns: dict[int, Turn] = {}
@@ -253,15 +261,19 @@ async def times(rounds: int) -> dict[str, Any]:
         await turns[size].begin(pool)
     async with pool.connection() as connection:
         await connection.execute("VACUUM ANALYZE")  # as autovacuum leaves what was not written just now
-    spent = {part: {size: Spent() for size in SIZES} for part in ("request", "recall")}
+    spent = {part: {size: Spent() for size in SIZES} for part in ("first_request", "request", "recall")}
     for number in range(rounds + 5):
         question = QUESTION.format(n=number, name=("Anna", "Hiro", "Nadia")[number % 3], place="Porto")
         for size, turn in turns.items():
             # The first ones read the tables and prepare the statements.
             is_counted = number >= 5
-            await turn.queue(pool)
-            with spent["request"][size].of(backend, is_counted):
-                await turn.build(pool, question)
+            nothing = KeptPlaces(pool, later=60)
+            for part, places in {"first_request": nothing, "request": kept}.items():
+                await turn.queue(pool)
+                with spent[part][size].of(backend, is_counted):
+                    await turn.build(pool, question, kept=places)
+            await nothing.close()
+            await kept.filled()
             with spent["recall"][size].of(backend, is_counted):
                 await turn.story.recalled(pool, question, 1_000)
     await pool.close()
@@ -287,6 +299,22 @@ class Spent:
             "p95_ms": round(statistics.quantiles(self.wall, n=20)[18], 1),
             "cpu_ms": round(self.cpu / len(self.wall) * 1000, 1),
         }
+
+
+def print_building(found: dict[str, Any]) -> None:
+    """The request's time against its limits, of the first turn and of those after it."""
+    least, *_, most = map(str, SIZES)
+    for part, name in {"first_request": "first turn of a process", "request": "turns after it"}.items():
+        for size, figures in found[part].items():
+            print(f"request of {size} messages, {name}: {json.dumps(figures)}")
+        p95 = {size: found[part][size]["p95_ms"] for size in (least, most)}
+        growth = p95[most] - p95[least]
+        met = "met" if p95[most] <= REQUEST_MS and growth <= GROWTH_MS else "NOT MET"
+        print(
+            f"{name}: p95 at {most} {p95[most]:g} ms (limit {REQUEST_MS}), {growth:.1f} more than at {least}"
+            f" (limit {GROWTH_MS}): {met}",
+            flush=True,
+        )
 
 
 def cpu_of(backend: int) -> float:
@@ -352,7 +380,7 @@ def main() -> None:
             "building": asyncio.run(times(20 if arguments.quick else 200)),
             "sets": {},
         }
-        print(f"building: {json.dumps(figures['building'])}", flush=True)
+        print_building(figures["building"])
         for kind in sorted({dialogue.set for dialogue in dialogues}):
             chosen = [dialogue for dialogue in dialogues if dialogue.set == kind]
             stories = [Story(dialogue).embed() for dialogue in chosen]
