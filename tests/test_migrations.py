@@ -41,6 +41,36 @@ def in_the_database() -> dict[tuple[str, str], str]:
         return {(table, column): action for table, column, action in cursor.fetchall()}
 
 
+def without_index() -> list[tuple[str, str]]:
+    """Foreign keys whose rows PostgreSQL would look for in the whole table when a target is deleted."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT conrelid::regclass::text, attname FROM pg_constraint
+            JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]
+            WHERE contype = 'f' AND NOT EXISTS (
+                SELECT FROM pg_index WHERE indrelid = conrelid AND indkey[0] = attnum
+                AND (indpred IS NULL OR pg_get_expr(indpred, indrelid) ~ (attname || ' IS (NOT )?NULL'))
+            )
+            """
+        )
+        return list(cursor.fetchall())
+
+
+def indexed(table: str) -> set[str]:
+    """Columns that any index of a table has or asks for."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid
+            WHERE indrelid = %s::regclass AND attnum > 0
+                AND (attnum = ANY (indkey) OR pg_get_expr(indpred, indrelid) ~ ('(^|[^:])\\m' || attname || '\\M'))
+            """,
+            [table],
+        )
+        return {column for (column,) in cursor.fetchall()}
+
+
 class MigrationTests(TestCase):
     def test_no_model_waits_for_a_migration(self) -> None:
         call_command("makemigrations", check=True, dry_run=True, stdout=StringIO())
@@ -51,6 +81,14 @@ class MigrationTests(TestCase):
     def test_the_database_itself_deletes_what_belongs_to_a_deleted_row(self) -> None:
         found = in_the_database()
         self.assertEqual({key: found[key] for key in declared()}, declared())
+
+    def test_what_belongs_to_a_deleted_row_is_found_by_an_index(self) -> None:
+        self.assertEqual([key for key in without_index() if key in declared()], [])
+
+    def test_a_checkpoint_writes_nothing_that_an_index_holds(self) -> None:
+        written = {"text", "reasoning", "journal_position", "first_token_at", "lease_expires_at"}
+        self.assertIn("state", indexed("replies"))
+        self.assertEqual(indexed("replies") & written, set())
 
     def test_summaries_from_before_there_were_versions_are_numbered(self) -> None:
         migration = import_module("conversations.migrations.0024_context_engine")

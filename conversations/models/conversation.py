@@ -46,7 +46,7 @@ class Conversation(models.Model):
         PERSON = "person", "named by a person"
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, db_index=True)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, db_index=False)
     title = models.CharField(max_length=200, default=DEFAULT_TITLE, db_default=DEFAULT_TITLE)
     title_source = models.CharField(
         max_length=7, choices=TitleSource, default=TitleSource.DEFAULT, db_default=TitleSource.DEFAULT

@@ -50,7 +50,9 @@ class Reply(models.Model):
     """The answer to one message of a person. `answer` is the message it became, when any text came."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="replies")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="replies", db_index=False
+    )
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="replies")
     question = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="replies")
     answer = models.OneToOneField(
@@ -58,7 +60,12 @@ class Reply(models.Model):
     )
     #: The cut-off text that this reply goes on from: its own text begins with it.
     continues = models.ForeignKey(
-        Message, null=True, blank=True, on_delete=models.SET_NULL, related_name="continuations"
+        Message,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="continuations",
+        db_index=False,
     )
     model = models.CharField(max_length=200)
     temperature = models.FloatField(null=True, blank=True)
@@ -106,16 +113,15 @@ class Reply(models.Model):
                 name="replies_one_unfinished",
             ),
         ]
+        # None holds what a checkpoint writes: it stays on its row's page, and touches no index.
         indexes = [
-            models.Index(
-                fields=["lease_expires_at"],
-                condition=models.Q(state__in=["queued", "running"]),
-                name="replies_unfinished",
-            ),
             models.Index(
                 fields=["user"],
                 condition=models.Q(state__in=["waiting", "queued", "running"]),
                 name="replies_on_their_way",
+            ),
+            models.Index(
+                fields=["continues"], condition=models.Q(continues__isnull=False), name="replies_continuing"
             ),
         ]
 
@@ -142,7 +148,7 @@ class ReplyAttempt(models.Model):
         INTERRUPTED = "interrupted"  # cut off, or outcome unknown
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    reply = models.ForeignKey(Reply, on_delete=models.CASCADE, related_name="attempts")
+    reply = models.ForeignKey(Reply, on_delete=models.CASCADE, related_name="attempts", db_index=False)
     number = models.PositiveSmallIntegerField()
     epoch = models.PositiveIntegerField()
     model = models.CharField(max_length=200)
