@@ -261,7 +261,6 @@ class HttpProvider(ABC):
         try:
             async with asyncio.timeout_at(deadline):
                 # Not by way of the client: it would keep cookies, and a redirect would carry the key to another host.
-                # The response does not know its request: the prompt would stay with it for as long as it is read.
                 response = await self._transport.handle_async_request(request)
         except TimeoutError:
             raise TimedOut("no answer began") from None

@@ -60,14 +60,20 @@ class _Transport(AiohttpTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
             response: httpx.Response = await super().handle_async_request(request)
-            response.extensions["content"] = cast(Any, response.stream)._aiohttp_response.content
+            content = cast(Any, response.stream)._aiohttp_response.content
         except httpx.TransportError as error:
             raise _renamed(error) from error.__cause__
         except (
             aiohttp.ClientError
         ) as error:  # one that httpx-aiohttp has no name for, such as a bad status line
             raise httpx.RemoteProtocolError(type(error).__name__) from error
-        return response
+        # Without its request: the prompt would stay with the response for as long as it is read.
+        return httpx.Response(
+            response.status_code,
+            headers=response.headers,
+            stream=response.stream,
+            extensions=response.extensions | {"content": content},
+        )
 
 
 def ready_bytes(response: httpx.Response) -> bytes:
