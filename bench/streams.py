@@ -22,6 +22,7 @@ from bench.stack import Peak, Stack, make_viewers, running, watch
 RESULTS = Path(__file__).parent / "results"
 SHORT_REPLY = {"deltas": 100, "pace": 20}  # 2 s
 LONG_REPLY = {"deltas": 500, "pace": 40}  # 20 s at 25 tokens a second
+LATER_SENDS = 3  # into a conversation that has been sent to before
 IN_PACE = 1.2  # a reply may take so many times its ideal
 Sends = list[dict[str, Any]]
 
@@ -138,12 +139,13 @@ def measure_pace(
 def measure_length(stack: Stack, *, rounds: int, messages: int) -> dict[str, Any]:
     """A send into a long conversation against one into a short one, while somebody else watches a reply."""
     watchers = make_viewers(3, prefix="watcher")  # nobody whose earlier send may have failed under load
-    # One conversation a round: the first send into a long one is the dear one.
+    # One conversation a round: the first send into a long one is the dear one, and what it leaves serves later ones.
     people = {
         "short": make_viewers(rounds, messages=10, prefix="short"),
         "long": make_viewers(rounds, messages=messages, prefix="long"),
     }
     first: dict[str, list[float]] = {name: [] for name in people}
+    later: dict[str, list[float]] = {name: [] for name in people}
     gaps: dict[str, list[float]] = {"alone": [], **{name: [] for name in people}}
     for number in range(rounds):
         for name in gaps:
@@ -156,13 +158,23 @@ def measure_length(stack: Stack, *, rounds: int, messages: int) -> dict[str, Any
             gaps[name].append(sent[0]["gap"])
             if name != "alone":
                 first[name].append(sent[1]["first"])
+    for number in range(rounds):
+        for name, viewers in people.items():  # each goes on in the conversation that it has asked in before
+            sent = watch(stack.web_port, [viewers[number]], **SHORT_REPLY, sends=LATER_SENDS, pause=0.5)
+            if len(good(sent)) < len(sent):
+                raise SystemExit(f"a send after the first failed: {sent}")
+            later[name] += first_tokens(sent)
     medians = {name: statistics.median(values) * 1000 for name, values in first.items()}
+    after = {name: statistics.median(values) * 1000 for name, values in later.items()}
     return {
         "messages": messages,
         "rounds": rounds,
         "first_short_ms": round(medians["short"], 2),
         "first_long_ms": round(medians["long"], 2),
         "ratio": round(medians["long"] / medians["short"], 2),
+        "later_short_ms": round(after["short"], 2),
+        "later_long_ms": round(after["long"], 2),
+        "later_ratio": round(after["long"] / after["short"], 2),
         "gap_ms": {name: milliseconds(values, 50) for name, values in gaps.items()},
         "gap_growth_ms": round(
             (statistics.median(gaps["long"]) - statistics.median(gaps["alone"])) * 1000, 2
@@ -234,6 +246,7 @@ def rows(found: dict[str, Any]) -> Iterator[tuple[str, str, float, float, str]]:
         yield "database connections", "", many["connections"], 30, "<="
     if length := found.get("length"):
         yield "first token after 5,000 messages against 10, times", "31", length["ratio"], 1.2, "<="
+        yield "the same, of sends after the first", "", length["later_ratio"], 1.2, "<="
         yield "growth of another's longest gap, ms", "660", length["gap_growth_ms"], 20, "<="
 
 

@@ -156,7 +156,6 @@ FROM message_places p JOIN messages m ON m.id = p.message_id
     JOIN unnest(%(lines)s::bigint[], %(untils)s::integer[]) AS line (id, until)
         ON p.branch_id = line.id AND p.depth <= line.until
 WHERE p.id = ANY(%(places)s) AND m.conversation_id = %(conversation)s AND NOT m.is_set_aside
-    AND m.id <> ALL(%(skip)s)
 """
 
 
@@ -230,7 +229,7 @@ async def recall(
         if not chosen:
             return []
         found = {int(candidates.places[at]): float(scores[at]) for at in chosen}
-        await cursor.execute(_CONTENTS, {**here, "places": list(found), "skip": list(skip)})
+        await cursor.execute(_CONTENTS, {**here, "places": list(found)})
         rows = await cursor.fetchall()
     if kept is not None and len(rows) < len(found):
         kept.forget(path)
