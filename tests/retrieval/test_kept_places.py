@@ -17,9 +17,12 @@ from conversations import kept_places, retrieval
 from conversations.context.view import Recalled
 from conversations.database import PLAN_ONCE, Pool, make_pool
 from conversations.kept_places import KeptPlaces
-from conversations.models import Message, MessageBranch, MessagePlace
+from conversations.llm.scripted import ScriptedProvider
+from conversations.models import Message, MessageBranch, MessagePlace, ReplyAttempt
 from conversations.retrieval import recall
 from tests.cast import bob
+from tests.replies.harness import catalog_of, web_process
+from tests.replies.turns import SMALL, TurnsTestCase, dialogue
 
 from .trees import grow, keep_meaning, path_of, say, say_all, start
 
@@ -360,6 +363,32 @@ class FillingTests(KeptPlacesTestCase):
                 self.assertTrue(filling.cancelled())
                 await turns.recall(said[-1])
             self.assertIs(turns.kept._filling, filling)
+
+
+class ProcessTests(TurnsTestCase):
+    """Through the whole runtime."""
+
+    async def test_a_web_process_reads_a_path_once_and_stops_filling_when_it_drains(self) -> None:
+        conversation = await sync_to_async(self.conversation)(SMALL)
+        await sync_to_async(dialogue)(
+            conversation, "The heron nests near Zwolle.", "Noted.", *["Hm. " * 60] * 20
+        )
+        with (
+            mock.patch.multiple(kept_places, WORTH_KEEPING=1, READ_AT_ONCE=5),
+            mock.patch.object(retrieval, "_unpacked", wraps=retrieval._unpacked) as read,
+            catalog_of(ScriptedProvider(["Well."])),
+        ):
+            async with web_process() as runtime:
+                for _ in range(3):
+                    reply = await self.finished(await self.asend(conversation, "Where does the heron nest?"))
+                    await runtime.kept_places.filled()
+                runtime.kept_places._later = 60
+                runtime.kept_places._read_later(conversation.pk, [])
+                filling = runtime.kept_places._filling
+        self.assertEqual(read.call_count, 1)
+        self.assertGreater((await ReplyAttempt.objects.aget(reply=reply)).manifest["recall"]["found"], 0)
+        assert filling is not None
+        self.assertTrue(filling.cancelled())
 
 
 def test_a_vector_is_kept_to_two_thousandths() -> None:
