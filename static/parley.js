@@ -12,3 +12,4 @@ import './chat/toasts.js';
 import './chat/copying.js';
 import './chat/editing.js'; // writing a message again
 import './chat/shortcuts.js';
+import './chat/typing.js'; // what is typed or pressed while an answer comes

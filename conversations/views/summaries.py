@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
+from zlib import crc32
 
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpResponse
@@ -150,6 +151,7 @@ def show(
     found, most = versions_of(shown), summaries.most_tokens(shown)
     panel: dict[str, Any] = {
         "versions": found,
+        "version": version_of(found),
         "is_writing": any(version.row.state == State.WANTED for version in found),
         "uses_summary": summaries.uses_summary(shown),
         "has_more": shown.summaries.count() > len(found),
@@ -167,8 +169,15 @@ def show(
         response.status_code = status
         return response
     part = "#list" if request.GET.get("part") == "list" else ""
+    if part and request.GET.get("known") == panel["version"]:
+        return HttpResponse(status=204)
     context = {"conversation": shown, **panel}
     return render(request, f"conversations/summaries.html{part}", context, status=status)
+
+
+def version_of(found: list[Version]) -> str:
+    """What the list shows, in short: who asks for it again by and by is told nothing while it is the same."""
+    return str(crc32(repr([(one.row.pk, one.status, one.is_usable) for one in found]).encode()))
 
 
 def versions_of(shown: Conversation) -> list[Version]:

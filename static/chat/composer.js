@@ -1,20 +1,33 @@
 // Sending: keys of the text field, what may be sent now, when the draft is let go, and which model answers.
 
 import { showStrip } from './connection.js';
-import { draftText, field, save, setDraft } from './drafts.js';
-import { $, $$, announce, isSendKey } from './page.js';
+import { asSent, draftText, field, letGo, moveTo, save, setDraft } from './drafts.js';
+import { $, $$, announce, conversation, isOnPhone, isSendKey } from './page.js';
 
 const form = $('#composer-form');
 const models = $('#model-menu');
-let inFlight = null; // the text that was sent and is not answered yet
+let inFlight = null; // what was sent and is not answered yet
 let isEnding = false; // the reply has ended, and the tools for the next message are on their way
-let isWaiting = false; // then they send it
+let isWaiting = false; // somebody wants to send before that: then it is sent
 
 const isBusy = () => 'running' in $('#composer-tools').dataset;
 
 function send() {
-  if (isBusy() && isEnding) isWaiting = true;
-  else if (draftText()) $('.send:not(.stop)', form).click(); // htmx sends a form to where the button clicked last leads: that may be Stop
+  if (draftText()) $('.send:not(.stop)', form).click(); // htmx sends a form to where the button clicked last leads: that may be Stop
+}
+
+function sendIfWanted() {
+  if (isWaiting) queueMicrotask(send); // htmx lets the answered request go first
+  isWaiting = false;
+}
+
+/** Before the tools for it have come, a message would be sent with those of the one before. */
+function onSubmit(event) {
+  const isEarly = inFlight !== null || (isBusy() && isEnding);
+  if (!isEarly || !event.submitter?.matches('.send:not(.stop)')) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  isWaiting = true;
 }
 
 function onKey(event) {
@@ -33,21 +46,23 @@ function beforeSend(event) {
     showStrip('offline');
   } else {
     save();
-    inFlight = draftText();
-    field.readOnly = true;
+    inFlight = asSent();
     form.setAttribute('aria-busy', 'true');
   }
 }
 
 function afterSend(event) {
   if (event.target !== form) return;
-  field.readOnly = false;
   form.removeAttribute('aria-busy');
-  field.focus();
+  if (inFlight === null && conversation) sendIfWanted();
+  inFlight = null;
+  isWaiting = false;
+  if ([document.body, $('#send')].includes(document.activeElement)) field.focus();
 }
 
 if (form) {
   field.addEventListener('keydown', onKey);
+  form.addEventListener('submit', onSubmit, true);
   form.addEventListener('htmx:configRequest', ({ detail }) => {
     if (!detail.formData.has('text')) return;
     if (detail.elt.id === 'estimate') sample(detail.formData, draftText());
@@ -59,7 +74,8 @@ if (form) {
 
 // The server has committed the message: only now is the draft let go.
 document.addEventListener('parley:sent', ({ detail }) => {
-  if (inFlight !== null && draftText() === inFlight) setDraft('');
+  if (inFlight !== null) letGo(inFlight);
+  if (inFlight !== null && !conversation) moveTo(detail.conversation);
   inFlight = null;
   announce(detail.waits ? 'Sent. It waits for its turn.' : 'Sent. Parley is writing.');
 });
@@ -130,9 +146,6 @@ document.addEventListener('click', ({ target }) => {
 let switching = null; // the reply that another model is to answer
 
 function syncTools() {
-  isEnding = false;
-  if (isWaiting) send();
-  isWaiting = false;
   mirrorEstimate();
   field.placeholder = isBusy() ? 'Write the next message; it waits for this reply' : 'Message Parley';
   const chosen = models && $('input:checked', models);
@@ -177,14 +190,34 @@ presets?.addEventListener('htmx:afterRequest', () => {
   field.focus();
 });
 
+/** The tools have come, or will not. */
+function endEnding() {
+  if (isEnding) sendIfWanted();
+  isEnding = false;
+}
+
 function syncNewTools() {
+  endEnding();
   syncTools();
+  if (hadFocus && document.activeElement === document.body && !isOnPhone()) field.focus(); // what had it is gone
+  hadFocus = false;
   const chosen = models && $('input:checked', models);
   if (draftText() || (chosen && chosen.value !== $('#composer-tools').dataset.model)) refreshEstimate();
 }
 
+let hadFocus = false; // one of the tools, before the others came
+
+function noteFocus({ detail }) {
+  if (detail.target.id === 'composer-tools') hadFocus = detail.target.contains(document.activeElement);
+}
+
+document.addEventListener('htmx:beforeSwap', noteFocus);
+document.addEventListener('htmx:oobBeforeSwap', noteFocus);
 document.addEventListener('htmx:afterSettle', ({ target }) => {
   if (target.id === 'composer-tools') syncNewTools();
+});
+document.addEventListener('htmx:afterRequest', ({ detail }) => {
+  if (detail.target.id === 'composer-tools') endEnding();
 });
 document.addEventListener('htmx:oobAfterSwap', ({ detail }) => {
   if (detail.target.id === 'composer-tools') syncNewTools();

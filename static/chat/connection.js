@@ -46,6 +46,12 @@ document.addEventListener('htmx:afterRequest', ({ detail }) => {
   if (detail.successful && !isSignIn(detail.xhr.responseURL)) hideStrip('unreachable', 'failed', 'out-of-date');
 });
 
+// What was to come by itself has its words for not coming.
+document.addEventListener('htmx:afterRequest', ({ detail }) => {
+  const instead = !detail.successful && $('template[data-instead]', detail.target);
+  if (instead) detail.target.replaceWith(instead.content.cloneNode(true));
+});
+
 addEventListener('offline', () => showStrip('offline'));
 addEventListener('online', () => {
   hideStrip('offline', 'unreachable', 'reconnecting');

@@ -10,7 +10,8 @@ const TOO_LONG = { lines: 20_000, characters: 200_000 }; // a field in which a k
 
 export const field = $('#draft');
 
-const key = field && `parley:draft:${field.form.dataset.draft}`;
+const own = field && `parley:draft:${field.form.dataset.draft}`;
+let key = own;
 const place = $('#held');
 let held = []; // pasted texts, in order
 let saving;
@@ -25,6 +26,31 @@ export function setDraft(text) {
   save();
   saveHeld();
   grow();
+}
+
+/** Let go of what was sent; what has been written behind it meanwhile stays. */
+export function letGo(sent) {
+  if (draftText() === sent.all) return setDraft('');
+  if (field.value.startsWith(sent.text)) {
+    field.setRangeText('', 0, sent.text.length, 'preserve');
+    held = held.slice(sent.held);
+    showHeld();
+    saveHeld();
+    grow();
+  }
+  save();
+}
+
+/** What `letGo` is given, as it is now. */
+export const asSent = () => ({ all: draftText(), text: field.value, held: held.length });
+
+/** A new conversation has begun: what is written from now on belongs to it. */
+export function moveTo(conversation) {
+  const rest = [key, `${key}:held`];
+  key = key.replace(/new$/, conversation);
+  save();
+  saveHeld();
+  rest.forEach((name) => store(name, ''));
 }
 
 export function save() {
@@ -46,7 +72,10 @@ function store(name, text) {
 }
 
 function restore() {
-  if (!field.value) field.value = localStorage.getItem(key) ?? '';
+  const kept = localStorage.getItem(key) ?? '';
+  if (!field.value) field.value = kept;
+  // Somebody was faster than this script.
+  else if (field.value !== field.defaultValue && !field.value.startsWith(kept)) field.value = `${kept}\n\n${field.value}`;
   held = JSON.parse(localStorage.getItem(`${key}:held`) ?? '[]');
   showHeld();
   grow();
@@ -134,5 +163,10 @@ if (field) {
     grow();
   });
   addEventListener('pagehide', save);
+  addEventListener('pageshow', () => {
+    if (key === own) return;
+    key = own; // gone back to where that conversation began
+    setDraft('');
+  });
   document.addEventListener('visibilitychange', save);
 }

@@ -18,6 +18,15 @@ export function isSendKey(event) {
   return event.key === 'Enter' && !event.shiftKey && !composes && (hasKeyboard || event.ctrlKey || event.metaKey);
 }
 
+/** Replace an element by what an address gives. What fails is said by `connection.js`. */
+export const ask = (address, target) => htmx.ajax('GET', address, { target, swap: 'outerHTML' }).catch(() => {});
+
+/** Let the keyboard go on from a message. */
+export function focusOn(article) {
+  article.tabIndex = -1;
+  article.focus({ preventScroll: true });
+}
+
 export const isOnPhone = () => matchMedia('(max-width: 820px)').matches;
 
 export function announce(words) {

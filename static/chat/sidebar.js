@@ -1,23 +1,37 @@
 // The list of conversations: kept fresh, searched, renamed in place; the menu of a row; the drawer on a phone.
 
-import { $, $$, conversation, isOnPhone } from './page.js';
+import { $, $$, ask, conversation, isOnPhone } from './page.js';
+
+const AGAIN = 2000; // milliseconds until the list is drawn that somebody is at work in
 
 const menu = $('#row-menu');
 const search = $('#search');
 
 // --- The list ----------------------------------------------------------------------------------------------------------------
 
-const isInUse = () => menu.matches(':popover-open') || $('.is-renaming');
+const isBeingNamed = (place) => $$('.rename [name=title]', place).some(({ dataset }) => !('isLeft' in dataset));
+const isInUse = () => coming.size > 0 || menu.matches(':popover-open') || isBeingNamed(document);
+
+const coming = new Set(); // requests for the menu of a row, or for a field in its place
+document.addEventListener('htmx:beforeRequest', ({ detail: { target, requestConfig, xhr } }) => {
+  if (requestConfig.verb === 'get' && (target === menu || target.matches('.convo, .topbar .name'))) coming.add(xhr);
+});
+document.addEventListener('htmx:afterRequest', ({ detail }) => coming.delete(detail.xhr));
 
 /** Draw the list again, unless it shows what was searched for; later, if somebody is at work in it. */
 export function refreshSidebar() {
-  if (isInUse()) setTimeout(refreshSidebar, 2000);
+  if (isInUse()) setTimeout(refreshSidebar, AGAIN);
   else if (!search?.value.trim()) htmx.trigger(document.body, 'sidebar-stale');
 }
 
 // Somebody may be walking through the list by keyboard while it is drawn again: the focus goes back where it was.
 let focused;
 document.addEventListener('htmx:beforeSwap', ({ detail }) => {
+  // It was asked for before somebody began to search, to give a name or to choose from a menu.
+  if (detail.requestConfig.elt.id === 'convo-list' && (isInUse() || search?.value.trim())) {
+    detail.shouldSwap = false;
+    setTimeout(refreshSidebar, AGAIN);
+  }
   if (detail.target.id === 'convo-list') focused = document.activeElement.closest('#convo-list a')?.getAttribute('href');
 });
 document.addEventListener('htmx:afterSwap', ({ detail }) => {
@@ -91,10 +105,10 @@ document.addEventListener('click', ({ target }) => {
 
 /** Show a row's title in a field. */
 export function rename(row) {
-  htmx.ajax('GET', `${$('a', row).getAttribute('href')}rename/`, { target: row, swap: 'outerHTML' });
+  ask(`${$('a', row).getAttribute('href')}rename/`, row);
 }
 
-const isNameField = (target) => target.matches?.('.rename input');
+const isNameField = (target) => target.matches?.('.rename [name=title]');
 const putBack = () => htmx.trigger(document.body, 'sidebar-stale');
 
 document.addEventListener('focusin', ({ target }) => {
@@ -106,15 +120,25 @@ document.addEventListener('keydown', (event) => {
   if (!isNameField(event.target) || event.key !== 'Escape') return;
   event.stopPropagation();
   event.target.value = event.target.dataset.was;
+  event.target.dataset.isLeft = '';
   putBack();
 });
 document.addEventListener('submit', ({ target }) => {
   // The field loses the focus when the answer replaces it: that is no second change.
-  if (target.matches('.rename')) target.elements.title.dataset.isSent = '';
+  if (target.matches('.rename')) target.elements.title.dataset.isLeft = '';
+});
+document.addEventListener('htmx:afterRequest', ({ target, detail }) => {
+  if (target.matches?.('.rename') && !detail.successful) delete target.elements.title.dataset.isLeft;
+});
+// A row or a title that comes along with something else leaves the name alone that is being written.
+document.addEventListener('htmx:oobBeforeSwap', ({ detail }) => {
+  const { target } = detail;
+  if (target.matches('.convo, .topbar .name') && (coming.size || isBeingNamed(target.parentElement))) detail.shouldSwap = false;
 });
 document.addEventListener('focusout', ({ target }) => {
-  if (!isNameField(target) || 'isSent' in target.dataset) return;
+  if (!isNameField(target) || 'isLeft' in target.dataset) return;
   const name = target.value.trim();
-  if (name && name !== target.dataset.was) target.form.requestSubmit();
-  else putBack();
+  if (name && name !== target.dataset.was) return target.form.requestSubmit();
+  target.dataset.isLeft = '';
+  putBack();
 });

@@ -4,6 +4,8 @@
 // final article. A snapshot replaces everything, so connecting again is harmless. HTML comes sanitised from the server; text
 // is only ever added as text.
 
+import { focusOn } from './page.js';
+
 const BACK_OFF = [400, 1000, 2000, 4000, 8000, 15000]; // milliseconds before the next try
 
 let current = null;
@@ -111,8 +113,10 @@ class Following {
   end(html) {
     this.close();
     const article = fragment(html).firstElementChild;
+    const hasFocus = this.article.contains(document.activeElement);
     this.article.replaceWith(article);
     htmx.process(article);
+    if (hasFocus) focusOn(article);
     tell('parley:done', { article });
   }
 

@@ -2,7 +2,7 @@
 
 import { refreshSidebar } from './sidebar.js';
 import { followReply } from './stream.js';
-import { $, $$, announce, conversation, leafShown } from './page.js';
+import { $, $$, announce, ask, conversation, focusOn, leafShown } from './page.js';
 
 const thread = $('#thread');
 let isFollowing = true;
@@ -85,7 +85,7 @@ function moveRowUp() {
 
 function refreshTools() {
   const leaf = leafShown();
-  htmx.ajax('GET', thread.dataset.composer + (leaf ? `?leaf=${leaf}` : ''), { target: '#composer-tools', swap: 'outerHTML' });
+  ask(thread.dataset.composer + (leaf ? `?leaf=${leaf}` : ''), '#composer-tools');
 }
 
 /** Show the thread as the server has it; a hidden tab does so when it is looked at. */
@@ -122,8 +122,37 @@ document.addEventListener('parley:done', ({ detail }) => {
   if ($$('.msg--assistant', thread).length === 1) TITLE_CHECKS.forEach((delay) => setTimeout(refreshSidebar, delay));
 });
 
+// What was asked for before somebody sent or chose something here does not know of it: it is asked for again.
+let changes = 0;
+let isMissed = false;
+const asked = new WeakMap(); // request → the changes before it
+let focused; // the message with the focus, before all are drawn again
+
+const changesThread = ({ requestConfig, target }) => requestConfig.verb === 'post' && target === thread;
+
+document.addEventListener('htmx:beforeRequest', ({ detail }) => {
+  if (changesThread(detail)) changes += 1;
+  asked.set(detail.xhr, changes);
+});
+document.addEventListener('htmx:beforeSwap', ({ detail }) => {
+  const draws = detail.requestConfig.verb === 'get' && (detail.target === thread || detail.target.id === 'composer-tools');
+  if (draws && asked.get(detail.xhr) !== changes) {
+    detail.shouldSwap = false;
+    isMissed = true;
+  }
+  if (detail.target === thread) focused = document.activeElement.closest('#thread article')?.id;
+});
+document.addEventListener('htmx:afterRequest', ({ detail }) => {
+  if (changesThread(detail) || !isMissed) return;
+  isMissed = false;
+  refreshThread();
+});
+
 document.addEventListener('htmx:afterSettle', ({ target, detail }) => {
   if (target !== thread && detail.target !== thread) return;
+  const article = focused && document.activeElement === document.body && document.getElementById(focused);
+  if (article) focusOn(article);
+  focused = undefined;
   if (isFollowing) toEnd();
   followReply();
 });
@@ -134,8 +163,7 @@ export function step(by) {
   const at = articles.indexOf(document.activeElement.closest('article'));
   const next = articles[at < 0 ? articles.length - 1 : Math.min(Math.max(at + by, 0), articles.length - 1)];
   if (!next) return;
-  next.tabIndex = -1;
-  next.focus();
+  focusOn(next);
   next.scrollIntoView({ block: 'nearest' });
 }
 

@@ -6,8 +6,11 @@ const SHOWN = 8000; // milliseconds
 
 function arm(toast) {
   let timer;
-  const start = () => { timer = setTimeout(() => toast.remove(), SHOWN); };
   const wait = () => clearTimeout(timer);
+  const start = () => {
+    wait();
+    timer = setTimeout(() => (toast.matches(':hover, :focus-within') ? start() : toast.remove()), SHOWN);
+  };
   toast.addEventListener('mouseenter', wait);
   toast.addEventListener('focusin', wait);
   toast.addEventListener('mouseleave', start);

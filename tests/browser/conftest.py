@@ -144,6 +144,8 @@ def ask(page: Page, text: str) -> str:
     """Send a message in the open conversation, or begin one; returns the conversation's address."""
     write(page, text)
     page.keyboard.press("Enter")
+    # The draft is let go with the answer: in an open conversation all else may be so before it.
+    expect(page.get_by_label("Message", exact=True)).to_have_value("")
     page.wait_for_url(re.compile("/conversations/"))
     expect(page.locator(".msg--user").last).to_be_visible()
     return page.url
