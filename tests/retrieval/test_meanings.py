@@ -89,7 +89,7 @@ class GrownTests(ReplyTestCase):
                     await self.finished(await self.asend(conversation, f"Go on, {turns}."))
                     turns += 1
                 self.assertEqual(asked, [(str(conversation.pk),)])
-                await sync_to_async(tasks.embed_conversation.apply)(args=asked[0])
+                await sync_to_async(tasks.embed_conversation)(*asked[0])
                 self.assertEqual(await sync_to_async(missing)(), 0)
                 # One more message is not worth a task.
                 reply = await self.finished(await self.asend(conversation, "Where do the birds live?"))
