@@ -42,6 +42,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "conversations/<uuid:pk>/summaries/", summaries.conversation_summaries, name="conversation_summaries"
     ),
     path("conversations/<uuid:pk>/cost-lab/", cost_lab.cost_lab, name="cost_lab"),
+    path("conversations/<uuid:pk>/cost-lab/export.csv", cost_lab.cost_lab_export, name="cost_lab_export"),
     path("conversations/<uuid:pk>/context/", context.conversation_context, name="conversation_context"),
     path("conversations/<uuid:pk>/menu/", conversations.conversation_menu, name="conversation_menu"),
     path("conversations/<uuid:pk>/rename/", conversations.conversation_rename, name="conversation_rename"),

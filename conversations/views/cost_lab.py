@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -9,17 +11,19 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_safe
 
 from conversations import presets
 from conversations.catalog import ModelEntry, load_catalog
 from conversations.cost_lab.lab import PLANS, Lab, OneAtATime, Row, is_ready, lab_of, use
 from conversations.models import Conversation
-from conversations.money import dollars
+from conversations.money import dollars, exact
 
 from .composer import chosen_model
 from .cost_lab_chart import Line, cost_chart, thousands, tokens_chart
-from .http import PersonRequest, render_page
+from .http import PersonRequest, as_text, csv_file, render_page
+
+logger = logging.getLogger(__name__)
 
 #: In the session: what a conversation had before its last change here.
 BEFORE = "cost_lab_before"
@@ -35,19 +39,102 @@ def cost_lab(request: PersonRequest, pk: UUID) -> HttpResponse:
     catalog = load_catalog()
     entry = chosen_model(catalog, shown.model)
     context: dict[str, Any] = {"conversation": shown, "entry": entry, "can_undo": has_before(request, shown)}
+    part = "replaying"
     if entry is None or entry.price is None:
         return render_page(request, "conversations/cost_lab.html", context, current=shown)
-    part = "replaying"
     if "result" in request.GET or "now" in request.GET or is_ready(shown, catalog, entry):
         try:
             context |= result_of(shown, entry)
             part = "result"
         except OneAtATime:
             context["waits"] = True
+        except Exception as error:  # whatever it is: the conversation goes on, and so does the page
+            logger.error("a conversation could not be replayed: %s", type(error).__name__)
+            part = "failed"
+    context["part"] = part
     if request.htmx and "result" in request.GET:
         return render(request, f"conversations/cost_lab.html#{part}", context)
-    context["is_replaying"] = part == "replaying"
     return render_page(request, "conversations/cost_lab.html", context, current=shown)
+
+
+@require_safe
+@login_required
+def cost_lab_export(request: PersonRequest, pk: UUID) -> HttpResponse:
+    """What the page shows as a table of values separated by commas; with `?by=turn`, what its charts show."""
+    shown = get_object_or_404(Conversation.objects.owned_by(request.user), pk=pk)
+    catalog = load_catalog()
+    entry = chosen_model(catalog, shown.model)
+    try:
+        lab = lab_of(shown, catalog, entry) if entry and entry.price else None
+    except OneAtATime:
+        lab = None
+    except Exception as error:
+        logger.error("a conversation could not be replayed: %s", type(error).__name__)
+        lab = None
+    if lab is None:
+        return redirect("cost_lab", shown.pk)  # it says why
+    is_by_turn = request.GET.get("by") == "turn"
+    return csv_file(
+        "parley-cost-lab-turns" if is_by_turn else "parley-cost-lab",
+        rows_by_turn(lab) if is_by_turn else rows_of(lab),
+    )
+
+
+def rows_of(lab: Lab) -> Iterator[list[object]]:
+    """A row for each strategy, and one for what it really was."""
+    yield [
+        "strategy",
+        "in_use",
+        "turns",
+        "median_tokens_per_turn",
+        "most_tokens_per_turn",
+        "input_tokens",
+        "output_tokens",
+        "from_cache_percent",
+        "facts_kept",
+        "facts_to_keep",
+        "more_than_full_history_percent",
+        *(f"cost_usd {as_text(model.id)}" for model in lab.models),
+    ]
+    for row in lab.rows:
+        yield [
+            as_text(row.name),
+            "yes" if row.is_current else "",
+            lab.turns,
+            row.simulation.median_tokens,
+            row.simulation.most_tokens,
+            row.simulation.input_tokens,
+            sum(turn.usage.output_tokens for turn in row.simulation.turns),
+            row.cache_percent,
+            row.kept,
+            row.cited,
+            "" if row.over_full is None else row.over_full,
+            *("does not fit" if cost is None else exact(cost) for cost in row.costs),
+        ]
+    was = lab.reality
+    yield [
+        "As it really was",
+        "",
+        was.calls,
+        "",
+        "",
+        was.input_tokens,
+        was.output_tokens,
+        was.cache_percent,
+        "",
+        "",
+        "",
+        exact(was.charged),
+        *("" for _ in lab.models[1:]),
+    ]
+
+
+def rows_by_turn(lab: Lab) -> Iterator[list[object]]:
+    yield ["turn", "strategy", "input_tokens", "cost_so_far_usd"]
+    for row in lab.rows:
+        costs = row.simulation.costs_so_far()
+        for number, (turn, cost) in enumerate(zip(row.simulation.turns, costs, strict=True), 1):
+            yield [number, as_text(row.name), turn.usage.input_tokens, exact(cost)]
 
 
 def choose(request: PersonRequest, shown: Conversation) -> HttpResponse:
@@ -96,11 +183,13 @@ def result_of(shown: Conversation, entry: ModelEntry) -> dict[str, Any]:
         )
         for row in lab.rows
     ]
+    drawn = tokens_chart(tokens)
     is_free = not any(row.simulation.cost for row in lab.rows)
     return {
         "lab": lab,
-        "tokens_chart": tokens_chart(tokens),
+        "tokens_chart": drawn,
         "cost_chart": None if is_free else cost_chart(costs),
+        "styles": sorted(drawn.lines, key=lambda line: line.style),
         "finding": finding(lab),
     }
 

@@ -12,8 +12,8 @@ LEFT, RIGHT, TOP, BASE = 58, 420, 12, 224
 MOST_POINTS = 120
 #: Between two names at the end of the lines.
 APART = 15
-#: Each has a colour; the others have the last one.
-COLOURS = 6
+#: Each has a colour and a pattern; the others have the last ones.
+STYLES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Line:
 class Drawn:
     name: str
     label: str
-    colour: int
+    style: int  #: of its colour and its pattern, from 1
     is_current: bool
     path: str
     end_y: str  #: of its name
@@ -73,7 +73,7 @@ def _chart(lines: Sequence[Line], label: Callable[[int], str]) -> Chart:
         Drawn(
             name=line.name,
             label=line.label,
-            colour=min(number, COLOURS),
+            style=min(number, STYLES),
             is_current=line.is_current,
             path=_path([(x(turn), y(value)) for turn, value in enumerate(line.values)]),
             end_y=_number(end),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -59,3 +61,24 @@ def message_named(request: PersonRequest, conversation: Conversation, parameter:
         return conversation.messages.values_list("pk", flat=True).get(pk=UUID(text))
     except (ValueError, Message.DoesNotExist):
         raise Http404 from None
+
+
+# --- Downloads ------------------------------------------------------------------------------------------------
+
+#: A spreadsheet takes a cell that begins so for a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
+
+
+def as_text(text: str) -> str:
+    """The text as a cell that no spreadsheet computes: people and models write titles."""
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
+
+
+def csv_file(name: str, rows: Iterable[Iterable[object]]) -> HttpResponse:
+    """A table of values separated by commas, as a file of this name."""
+    response = HttpResponse(
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}.csv"'},
+    )
+    csv.writer(response).writerows(rows)
+    return response

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from conversations.money import exact
 from conversations.reports import Day, Line, Meter, Month, Selection, Share, Total
 
 from .conversations import address_shown
-from .http import PersonRequest, render_page
+from .http import PersonRequest, as_text, csv_file, render_page
 from .meter import meter_for
 from .spend_chart import chart_of
 
@@ -63,15 +63,8 @@ def spend(request: PersonRequest) -> HttpResponse:
 def spend_export(request: PersonRequest) -> HttpResponse:
     """The same lines as a table of values separated by commas, each amount to the last nano-USD."""
     shown = read_filters(request.GET, today=timezone.localdate())
-    name = f"parley-spend-{shown.day or shown.month}.csv"
-    response = HttpResponse(
-        content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
-    writer = csv.writer(response)
-    writer.writerow(COLUMNS)
-    writer.writerows(rows_of(shown.selection(request.user.pk)))
-    return response
+    rows = rows_of(shown.selection(request.user.pk))
+    return csv_file(f"parley-spend-{shown.day or shown.month}", chain([COLUMNS], rows))
 
 
 # --- What is selected -----------------------------------------------------------------------------------------
@@ -236,9 +229,6 @@ COLUMNS = (
     "entry_id",
 )
 
-#: A spreadsheet takes a cell that begins so for a formula.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
-
 
 def rows_of(selection: Selection) -> Iterator[list[object]]:
     for line in reports.lines_of(selection):
@@ -268,8 +258,3 @@ def row_of(line: Line) -> list[object]:
         "yes" if entry.is_underestimate else "",
         entry.pk,
     ]
-
-
-def as_text(text: str) -> str:
-    """The text as a cell that no spreadsheet computes: people and models write titles."""
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text

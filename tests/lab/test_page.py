@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -19,6 +20,7 @@ from conversations.cost_lab.lab import MOST_TURNS, PLANS, lab_of
 from conversations.llm.scripted import ScriptedProvider
 from conversations.llm.tokens import kept_tokens
 from conversations.models import Conversation, Hold, LedgerEntry, Message, Reply
+from conversations.money import exact
 from conversations.presets import change, preset_of
 from conversations.views.cost_lab_chart import APART, BASE, TOP, Line, _apart, cost_chart, tokens_chart
 from tests.cast import bob
@@ -27,6 +29,9 @@ from tests.prices.cheap import a_price
 from tests.replies.harness import MODEL, catalog_of
 from tests.spending import line
 
+WAS = "As it really was"
+VIEW = "conversations.views.cost_lab"
+FAILED = "a conversation could not be replayed: RuntimeError"
 TEXT = "The harbour master of Zwolle wrote about case {n}, and what it may cost us. " * 12
 
 
@@ -243,6 +248,63 @@ class LabTests(PageTests):
         page = self.look()
         self.assertIn("1 call for these replies", page)
         self.assertIn("1,000 in, 9 out", page)
+
+    def table(self, query: str = "") -> list[dict[str, str]]:
+        response = self.client.get(reverse("cost_lab_export", args=[self.shown.pk]) + query)
+        self.assertEqual(response.headers["Content-Type"], "text/csv; charset=utf-8")
+        self.assertIn("attachment", response.headers["Content-Disposition"])
+        return list(csv.DictReader(response.content.decode().splitlines()))
+
+    def test_the_table_can_be_taken_along_with_its_units(self) -> None:
+        talk(self.shown, 5)
+        rows = self.table()
+        self.assertEqual([row["strategy"] for row in rows], [plan.name for plan in PLANS.values()] + [WAS])
+        found = lab_of(self.shown, load_catalog(), load_catalog().entries[0])
+        assert found
+        used = next(row for row in rows if row["in_use"])
+        self.assertEqual(used["median_tokens_per_turn"], str(found.current.simulation.median_tokens))
+        self.assertEqual(used["input_tokens"], str(found.current.simulation.input_tokens))
+        self.assertEqual(used[f"cost_usd {MODEL}"], exact(found.current.simulation.cost))
+        by_turn = self.table("?by=turn")
+        self.assertEqual(len(by_turn), 5 * len(PLANS))
+        last = [row for row in by_turn if row["strategy"] == used["strategy"]][-1]
+        self.assertEqual((last["turn"], last["cost_so_far_usd"]), ("5", used[f"cost_usd {MODEL}"]))
+
+    def test_a_name_that_looks_like_a_formula_stays_a_name(self) -> None:
+        talk(self.shown, 3)
+        named = replace(preset_of(self.shown), slug="mine", name="=1+1", high_water=2_000)
+        Conversation.objects.filter(pk=self.shown.pk).update(preset=named.to_json())
+        for query in ("", "?by=turn"):
+            self.assertEqual(self.table(query)[0]["strategy"], "'=1+1")
+
+    def test_without_a_replay_there_is_a_page_that_says_why_and_no_file(self) -> None:
+        address = reverse("cost_lab_export", args=[self.shown.pk])
+        self.assertRedirects(self.client.get(address), self.address)
+        talk(self.shown, 5)
+        with lab._replaying:
+            self.assertRedirects(self.client.get(address), self.address)
+        with mock.patch.object(lab, "_replayed", side_effect=RuntimeError), self.assertLogs(VIEW):
+            self.assertRedirects(self.client.get(address), self.address)
+
+    def test_a_replay_that_fails_says_so_and_can_be_tried_again(self) -> None:
+        talk(self.shown, 5)
+        failing = mock.patch.object(lab, "_replayed", side_effect=RuntimeError("what Alice wrote"))
+        for query, headers in (("", {}), ("?now", {}), ("?result", {"hx_request": "true"})):
+            with failing, self.assertLogs(VIEW) as logs:
+                page = self.look(query, **headers)
+            self.assertIn("The replay failed. The conversation is as it was, and nothing was charged.", page)
+            self.assertIn("Try again", page)
+            self.assertNotIn("Alice wrote", page)
+            self.assertEqual([record.getMessage() for record in logs.records], [FAILED])
+        self.assertIn("Strategies and models", self.look())
+
+    def test_each_of_eight_lines_has_a_style_of_its_own(self) -> None:
+        talk(self.shown, 5)
+        change(self.shown, replace(preset_of(self.shown), high_water=2_000))
+        page = self.look()
+        for style in range(1, 9):
+            self.assertIn(f'value="{style}" autocomplete="off"', page)
+            self.assertRegex(page, rf'class="ln l{style}( cur)?" d="M5')
 
     def test_rows_are_read_in_a_bounded_number_of_queries(self) -> None:
         entry = load_catalog().entries[0]

@@ -42,6 +42,7 @@ RULES: dict[str, str] = {
     "conversation_context": OWNER,
     "conversation_summaries": OWNER,
     "cost_lab": OWNER,
+    "cost_lab_export": OWNER,
     "conversation_menu": OWNER,
     "conversation_rename": OWNER,
     "conversation_pin": OWNER,
