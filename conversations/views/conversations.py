@@ -129,7 +129,9 @@ def conversation_menu(request: PersonRequest, pk: UUID) -> HttpResponse:
     if not request.htmx:
         return redirect("conversation_settings", pk)
     at = "title" if request.GET.get("at") == "title" else "c"
-    return render(request, "conversations/menu.html", {"conversation": shown, "at": at})
+    newest = shown.replies.order_by("-created_at").values_list("pk", flat=True).first()
+    context = {"conversation": shown, "at": at, "newest_reply": newest}
+    return render(request, "conversations/menu.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
