@@ -129,7 +129,10 @@ class PolicyForm(forms.Form):
     )
     high_water = NumberField(
         label="High-water mark",
-        help_text="Tokens that a request grows to before it is cut. 16,000 for quality, 4,000 to 8,000 for economy.",
+        help_text=(
+            "Tokens that a request grows to before it is cut. 16,000 for quality, 4,000 to 8,000 for economy. "
+            "Raised, it brings back nothing that was cut; Full history does."
+        ),
     )
     token_budget = NumberField(
         label="Token budget",
