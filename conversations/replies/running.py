@@ -13,6 +13,9 @@ from conversations.llm.types import Finish, Usage
 from .claims import Claim
 from .store import Checkpoint
 
+#: Characters: parts of a text that are shorter are joined to those after them.
+LEAST_PART = 250
+
 
 class Ending(StrEnum):
     """Why a stream was ended from our side."""
@@ -43,6 +46,11 @@ class RunningReply:
         return joined(self.parts)
 
     @property
+    def length(self) -> int:
+        """Characters of text and thoughts so far; those outside the first plane count twice in the text."""
+        return self.at + sum(map(len, self.thoughts))
+
+    @property
     def has_output(self) -> bool:
         """Whether the model has sent anything: from then on a failure is a cut, and no other try is made."""
         return self.first_token_at is not None or bool(self.thoughts)
@@ -70,7 +78,14 @@ class RunningReply:
 
 
 def joined(parts: list[str]) -> str:
-    """The parts as one text, and as one part: a long reply has thousands, each dearer than its letters."""
-    if len(parts) > 1:
-        parts[:] = ["".join(parts)]
-    return parts[0] if parts else ""  # none stay none: that is how a reply without output is known
+    """The parts as one text; those that have come since the last time are one part from now on.
+
+    A long reply has thousands, each dearer than its letters. As one part that grows each second, it would leave holes
+    in the memory that nothing fits into.
+    """
+    new = 0
+    while new < len(parts) and len(parts[-new - 1]) < LEAST_PART:
+        new += 1
+    if new > 1:
+        parts[-new:] = ["".join(parts[-new:])]
+    return "".join(parts)

@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -40,8 +40,9 @@ logger = logging.getLogger(__name__)
 BACKSTOP_SECONDS = 2.0
 #: How often the index of active conversations is brought up to date.
 ACTIVE_SECONDS = 1.0
-#: Replies whose text goes to the database in one statement: it is there several times over while it is sent.
-CHECKPOINTED_AT_ONCE = 200
+#: Replies that go to the database in one statement, and their characters: the text is there several times over while
+#: it is sent, and a connection keeps the room for the longest that it ever sent. All of them take turns.
+CHECKPOINTED_AT_ONCE, WRITTEN_AT_ONCE = 200, 100_000
 #: How often the lag of the event loop is measured.
 LAG_SECONDS = 0.5
 
@@ -205,7 +206,7 @@ class ReplyRuntime:
 
     async def checkpoint(self) -> None:
         """Save the text of all running replies and renew their leases; notice stops and lost leases."""
-        for some in journal.in_turns(list(self.running.values()), CHECKPOINTED_AT_ONCE):
+        for some in in_statements(list(self.running.values())):
             await self._checkpoint([reply for reply in some if reply.claim.reply_id in self.running])
 
     async def _checkpoint(self, running: list[RunningReply]) -> None:
@@ -330,3 +331,17 @@ class ReplyRuntime:
                 self._begin(self._catch_up(live))
             else:
                 self._take_checkpoint(live, row)
+
+
+def in_statements(running: list[RunningReply]) -> Iterator[list[RunningReply]]:
+    """In the order given, as many at a time as are checkpointed at once; a long one alone."""
+    some: list[RunningReply] = []
+    written = 0
+    for reply in running:
+        if some and (len(some) == CHECKPOINTED_AT_ONCE or written + reply.length > WRITTEN_AT_ONCE):
+            yield some
+            some, written = [], 0
+        some.append(reply)
+        written += reply.length
+    if some:
+        yield some
