@@ -160,7 +160,9 @@ def measure_length(stack: Stack, *, rounds: int, messages: int) -> dict[str, Any
                 first[name].append(sent[1]["first"])
     for number in range(rounds):
         for name, viewers in people.items():  # each goes on in the conversation that it has asked in before
-            sent = watch(stack.web_port, [viewers[number]], **SHORT_REPLY, sends=LATER_SENDS, pause=0.5)
+            sent = watch(
+                stack.web_port, [viewers[number]], **SHORT_REPLY, sends=LATER_SENDS, spread=0.0, pause=0.5
+            )
             if len(good(sent)) < len(sent):
                 raise SystemExit(f"a send after the first failed: {sent}")
             later[name] += first_tokens(sent)

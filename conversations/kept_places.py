@@ -25,8 +25,8 @@ from conversations.llm.embeddings import DIMENSIONS, Vector
 
 logger = logging.getLogger(__name__)
 
-#: Paths of fewer messages are read faster than they are looked up here.
-WORTH_KEEPING = 500
+#: Paths of fewer messages, or of fewer for each of their lines, are read faster than they are looked up here.
+WORTH_KEEPING, WORTH_A_LINE = 500, 100
 #: Messages that one process keeps: 28 MB.
 MOST_KEPT = 100_000
 #: Messages that have come since, and are read while somebody waits. If there are more the path is read as any other.
@@ -167,7 +167,7 @@ class KeptPlaces:
 
         The last place of each is looked at again: if it is gone, so is what was above it.
         """
-        if not WORTH_KEEPING <= path[0].end <= self._most:
+        if not max(WORTH_KEEPING, WORTH_A_LINE * len(path)) <= path[0].end <= self._most:
             return None
         lines = [self._kept(stretch) for stretch in path]
         wanted = [
@@ -179,13 +179,15 @@ class KeptPlaces:
             return None
         known = [line.until > line.start for line in lines]
         found, vectors = await _found(cursor, conversation_id, wanted)
+        has_vector = (found["flags"] & _HAS_VECTOR) != 0
         for (stretch, since, until), line, is_known in zip(wanted, lines, known, strict=True):
             mine = found["line"] == stretch.line
             if is_known and not line.has(found[mine], since):
                 self.forget(path)
                 self._read_later(conversation_id, path)
                 return None
-            line.put(found[mine], vectors[mine[(found["flags"] & _HAS_VECTOR) != 0]], until)
+            if until > since or not is_known:
+                line.put(found[mine], vectors[mine[has_vector]], until)
             self._keep(stretch, line)
         if with_vectors and any(line.lacks_vectors() for line in lines):
             self._read_later(conversation_id, path)

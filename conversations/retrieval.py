@@ -72,30 +72,24 @@ class Candidates:
     frequency: Numbers = field(default_factory=lambda: np.zeros(0))
 
 
-# `line`: the unforked lines that make up the path, each with the depth up to which it belongs to it; `last` is the
+# `line`: the unforked lines that make up the path, each with the depth at which its part of it `ends`; `last` is the
 # depth of the last message that is looked for. Postings of messages that are not among the places count for nothing.
 #
 # A stop word of the question's own language says nothing in the other languages of its conversation either. A word and
 # its lexemes stand at one position: the word at the end, which is none in any, lets pairs of characters begin at one.
 _WORDS = """
 WITH RECURSIVE line AS (
-    SELECT m.branch_id AS id, m.path_messages AS until, least(m.path_messages, before.path_messages) - 1 AS last
-    FROM messages m LEFT JOIN messages before ON before.id = %(before)s
+    SELECT b.*, m.path_messages AS ends, least(m.path_messages, before.path_messages) - 1 AS last
+    FROM messages m JOIN message_branches b ON b.id = m.branch_id LEFT JOIN messages before ON before.id = %(before)s
     WHERE m.id = %(leaf)s AND m.conversation_id = %(conversation)s
     UNION ALL
-    SELECT b.parent_id, least(line.until, b.until), line.last
-    FROM line JOIN message_branches b ON b.id = line.id WHERE b.parent_id IS NOT NULL
+    SELECT b.*, least(line.ends, line.until), line.last
+    FROM line CROSS JOIN LATERAL (SELECT * FROM message_branches WHERE id = line.parent_id OFFSET 0) AS b
 ), spoken AS (
-    SELECT DISTINCT unnest(languages) AS language FROM message_branches
-    WHERE id IN (SELECT id FROM line) LIMIT %(languages)s
+    SELECT DISTINCT unnest(languages) AS language FROM line LIMIT %(languages)s
 ), own AS (
     SELECT coalesce(message_language(%(question)s, before.language), before.language, 'simple') AS language
-    FROM (
-        SELECT (
-            SELECT b.languages[cardinality(b.languages)] FROM message_branches b JOIN messages m ON m.branch_id = b.id
-            WHERE m.id = %(leaf)s
-        ) AS language
-    ) AS before
+    FROM (SELECT (SELECT languages[cardinality(languages)] FROM line LIMIT 1) AS language) AS before
 ), written AS MATERIALIZED (
     SELECT lexeme, at FROM unnest(message_words('simple', %(question)s || ' endofquestion')), unnest(positions) AS at
     WHERE lexeme <> 'endofquestion'
@@ -120,8 +114,8 @@ WITH RECURSIVE line AS (
 )
 SELECT
     ARRAY(SELECT id FROM line) AS lines,
-    ARRAY(SELECT until FROM line) AS untils,
-    ARRAY(SELECT (SELECT changed_in FROM message_branches b WHERE b.id = line.id) FROM line) AS changes,
+    ARRAY(SELECT ends FROM line) AS ends,
+    ARRAY(SELECT changed_in FROM line) AS changes,
     (SELECT last FROM line LIMIT 1) AS last,
     ARRAY(
         SELECT word FROM read LEFT JOIN known USING (lexeme)
@@ -319,7 +313,7 @@ def _stretches(words: DictRow) -> list[Stretch]:
     return [
         Stretch(line=line, changed_in=changed_in, start=start, end=end)
         for line, changed_in, start, end in zip(
-            words["lines"], words["changes"], [*words["untils"][1:], 0], words["untils"], strict=True
+            words["lines"], words["changes"], [*words["ends"][1:], 0], words["ends"], strict=True
         )
     ]
 

@@ -73,7 +73,7 @@ class Turns:
 @asynccontextmanager
 async def process(**options: Any) -> AsyncIterator[Turns]:
     """One that keeps short paths as it does long ones."""
-    with mock.patch.multiple(kept_places, WORTH_KEEPING=1, READ_AT_ONCE=5, PIECE=7):
+    with mock.patch.multiple(kept_places, WORTH_KEEPING=1, WORTH_A_LINE=1, READ_AT_ONCE=5, PIECE=7):
         async with make_pool(1) as pool:
             kept = KeptPlaces(pool, later=0, **options)
             try:
@@ -374,7 +374,7 @@ class ProcessTests(TurnsTestCase):
             conversation, "The heron nests near Zwolle.", "Noted.", *["Hm. " * 60] * 20
         )
         with (
-            mock.patch.multiple(kept_places, WORTH_KEEPING=1, READ_AT_ONCE=5),
+            mock.patch.multiple(kept_places, WORTH_KEEPING=1, WORTH_A_LINE=1, READ_AT_ONCE=5),
             mock.patch.object(retrieval, "_unpacked", wraps=retrieval._unpacked) as read,
             catalog_of(ScriptedProvider(["Well."])),
         ):
