@@ -249,13 +249,16 @@ class ReadingTests(KeptPlacesTestCase):
             self.assertTrue(turns.was_kept)
             await self.assert_same(turns, said[-1])
 
-    async def test_a_short_path_is_read_as_it_was(self) -> None:
+    async def test_a_short_path_or_one_of_short_lines_is_read_as_any_other(self) -> None:
         said = await ships(5)
         async with process() as turns:
-            with mock.patch.object(kept_places, "WORTH_KEEPING", 6):
-                for _ in range(2):
-                    await turns.recall(said[-1])
-                    self.assertEqual(turns.asked, [retrieval._WORDS, retrieval._PLACES, retrieval._CONTENTS])
+            for few in ("WORTH_KEEPING", "WORTH_A_LINE"):
+                with mock.patch.object(kept_places, few, 6):
+                    for _ in range(2):
+                        await turns.recall(said[-1])
+                        self.assertEqual(
+                            turns.asked, [retrieval._WORDS, retrieval._PLACES, retrieval._CONTENTS]
+                        )
             self.assertEqual(turns.kept.messages, 0)
 
     async def test_a_process_keeps_a_bounded_number_of_messages_of_those_who_asked_last(self) -> None:
