@@ -28,9 +28,6 @@ LEAST_PIECE = 200
 #: estimated, an honest one may seem to be too long in a rare script.
 TOO_LONG, SURELY_TOO_LONG = 1.25, 4.0
 
-#: Pieces of an answer that are kept as they came.
-MOST_PIECES = 64
-
 
 class Allowance:
     """Whether an answer is far longer than its hold pays for. Counted piece by piece, and only when it may be."""
@@ -38,21 +35,17 @@ class Allowance:
     def __init__(self, max_tokens: int, model_id: str) -> None:
         self._most = int(max_tokens * (TOO_LONG if is_exact(model_id) else SURELY_TOO_LONG))
         self._counted = 0
-        self._pieces: list[str] = []
-        self._length = 0  #: of the pieces, in characters
+        self.uncounted = 0  #: characters
 
     def add(self, text: str) -> bool:
-        """Take in a piece; true when it is time to ask whether the bound is passed."""
-        self._pieces.append(text)
-        if len(self._pieces) == MOST_PIECES:
-            self._pieces = ["".join(self._pieces)]  # a piece is dearer than its letters
-        self._length += len(text)
-        return self._length > min(max(self._most - self._counted, LEAST_PIECE), COUNTED_AT_ONCE)
+        """Note a piece; true when it is time to ask whether the bound is passed."""
+        self.uncounted += len(text)
+        return self.uncounted > min(max(self._most - self._counted, LEAST_PIECE), COUNTED_AT_ONCE)
 
-    async def is_passed(self) -> bool:
-        self._counted += await count_tokens_aside("".join(self._pieces), USUAL_MODEL)
-        self._pieces.clear()
-        self._length = 0
+    async def is_passed(self, said: str) -> bool:
+        """Count what is `uncounted`, the last characters of the answer."""
+        self.uncounted = 0
+        self._counted += await count_tokens_aside(said, USUAL_MODEL)
         return self._counted > self._most
 
 

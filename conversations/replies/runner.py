@@ -317,7 +317,7 @@ class Answer:
                     case Finish():
                         running.finish = event
                 is_long = isinstance(event, TextDelta | ReasoningDelta) and allowance.add(event.text)
-                if is_long and await allowance.is_passed():
+                if is_long and await allowance.is_passed(running.last(allowance.uncounted)):
                     raise InvalidResponse("an answer far longer than its bound")
 
     async def _pause_reading(self) -> None:

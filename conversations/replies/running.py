@@ -45,6 +45,10 @@ class RunningReply:
     def text(self) -> str:
         return joined(self.parts)
 
+    def last(self, characters: int) -> str:
+        """So many of the last characters that the model has sent, as if it had thought before it wrote."""
+        return (joined(self.thoughts) + self.text)[-characters:]
+
     @property
     def length(self) -> int:
         """Characters of text and thoughts so far; those outside the first plane count twice in the text."""
