@@ -77,7 +77,7 @@ def collector_as_in_a_web_process() -> Iterator[None]:
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(10_000, 50, 20)
     yield
     gc.set_threshold(*thresholds)
     gc.unfreeze()
