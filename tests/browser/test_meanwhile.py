@@ -103,6 +103,16 @@ def test_an_impatient_second_enter_sends_nothing_twice(page: Page, alice: User) 
     assert Message.objects.filter(role="user").count() == 2
 
 
+def test_a_message_goes_out_while_stop_is_on_its_way(page: Page, alice: User) -> None:
+    page.goto(conversation_of(alice, "Hello", "Good day"))
+    ask(page, "Second [[endless pace=50ms]]")
+    write(page, "Third [[deltas=2]]")
+    with held_up(page, "**/stop/", "POST"):
+        page.keyboard.press("Escape")
+        page.keyboard.press("Enter")
+        expect(page.locator(".msg--user")).to_have_count(3)
+
+
 def test_what_is_typed_while_a_conversation_begins_goes_with_it(page: Page) -> None:
     write(page, "First [[deltas=2]]")
     with held_up(page, "**/conversations/", "POST"):
