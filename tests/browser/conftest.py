@@ -27,6 +27,7 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+SLOW = 20  # seconds after which nothing more is waited for: a busy machine is no failure
 UNREACHABLE = "http://nowhere.invalid/v1"  # a name that no DNS server knows
 
 SignIn = Callable[..., Page]
@@ -45,6 +46,7 @@ def browser() -> Iterator[Browser]:
     # Playwright's synchronous interface keeps an event loop in this thread: Django would refuse the ORM there, and
     # asynchronous tests would not run, so it ends with the tests of this folder.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    expect.set_options(timeout=SLOW * 1_000)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_ARGUMENTS)
         yield chromium
@@ -110,7 +112,7 @@ def sign_in(browser: Browser, site: Server) -> Iterator[SignIn]:
     def open_page(user: User, **options: object) -> Page:
         context = browser.new_context(base_url=site.url, **options)  # type: ignore[arg-type]
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(SLOW * 1_000)
         context.add_cookies([session_of(user, site)])  # type: ignore[list-item]
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))

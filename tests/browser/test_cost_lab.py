@@ -11,7 +11,7 @@ from conversations import presets
 from conversations.models import Conversation, User
 from tests.lab.test_page import talk
 
-from .conftest import SignIn, until
+from .conftest import SignIn, finished, until, write
 from .test_accessibility import assert_accessible
 from .test_presets import WIDE
 from .test_reading import conversation_of
@@ -126,6 +126,14 @@ def test_on_a_phone_all_of_a_conversation_is_two_touches_away(sign_in: SignIn, a
         item.tap()
         page.wait_for_url(f"**/{where}*")
         assert page.evaluate(WIDE) == [], name
+    page.goto(address)
+    write(page, "And then? [[deltas=2]]")
+    page.get_by_role("button", name="Send", exact=True).tap()
+    expect(page.locator(".msg--user")).to_have_count(2)
+    finished(page)
+    options.tap()
+    page.get_by_role("link", name="What the model saw last").tap()
+    expect(page.get_by_role("heading", name="What the model saw")).to_be_visible()
     page.goto(address)
     bar.get_by_role("link", name="Context").tap()
     expect(page.get_by_label("High-water mark")).to_be_visible()

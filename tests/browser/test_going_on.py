@@ -88,6 +88,7 @@ def test_a_cut_reply_goes_on_and_its_first_part_stays_a_version(sign_in: SignIn,
     assert whole.startswith(kept) and len(whole) > len(kept)
     expect(page.locator(".branch")).to_contain_text("2 / 2")
     page.get_by_role("link", name="Previous version").click()
+    page.wait_for_url(re.compile("leaf="))
     assert finished(page).strip() == kept
 
 

@@ -26,6 +26,18 @@ def conversation_of(owner: User, *texts: str, title: str = "Harbour fees") -> st
     return f"/conversations/{conversation.pk}/"
 
 
+def resting_place(page: Page) -> float:
+    """Where the thread stands once it scrolls no more."""
+    places: list[float] = []
+
+    def rests() -> bool:
+        places.append(page.locator("#thread").evaluate("thread => thread.scrollTop"))
+        return len(places) > 4 and len(set(places[-4:])) == 1
+
+    until(rests)
+    return places[-1]
+
+
 def is_at_end(page: Page) -> bool:
     found: bool = page.locator("#thread").evaluate(
         "thread => thread.scrollHeight - thread.scrollTop - thread.clientHeight < 4"
@@ -41,7 +53,7 @@ def test_a_page_opens_at_its_end_and_a_reload_stays_there(sign_in: SignIn, alice
     expect(page.locator(".msg--assistant .prose").last).to_contain_text("word9")
     page.reload()
     finished(page)
-    assert is_at_end(page)
+    until(lambda: is_at_end(page))
 
 
 def test_who_scrolls_up_is_left_in_peace(sign_in: SignIn, alice: User) -> None:
@@ -51,12 +63,12 @@ def test_who_scrolls_up_is_left_in_peace(sign_in: SignIn, alice: User) -> None:
     expect(page.locator(".msg--assistant .prose").last).to_contain_text("word9")
     page.locator("#thread").hover()
     page.mouse.wheel(0, -2000)
-    page.wait_for_timeout(200)
-    top = page.locator("#thread").evaluate("thread => thread.scrollTop")
+    expect(page.get_by_role("button", name="Go to the latest message")).to_be_visible()
+    top = resting_place(page)
     finished(page)
     assert page.locator("#thread").evaluate("thread => thread.scrollTop") == top
     page.get_by_role("button", name="Go to the latest message").click()
-    assert is_at_end(page)
+    until(lambda: is_at_end(page))
 
 
 def test_a_block_that_comes_before_the_word_of_a_scroll_does_not_lose_the_end(
@@ -87,8 +99,13 @@ def test_older_messages_come_on_demand_and_nothing_moves(sign_in: SignIn, alice:
     before = anchor.bounding_box()
     page.get_by_role("link", name="Show earlier messages").evaluate("link => link.click()")
     expect(page.locator("#thread article")).to_have_count(100)
-    after = anchor.bounding_box()
-    assert before and after and abs(before["y"] - after["y"]) < 2
+
+    def moved() -> float:
+        after = anchor.bounding_box()
+        assert before and after
+        return abs(before["y"] - after["y"])
+
+    until(lambda: moved() < 2)
     expect(page.get_by_text("Said-20.")).to_be_attached()
 
 
@@ -102,7 +119,8 @@ def test_a_search_leads_to_an_old_message_by_keyboard(sign_in: SignIn, alice: Us
     page.keyboard.press("Enter")
     expect(page.get_by_text("The needle.")).to_be_in_viewport()
     page.get_by_role("link", name="Show the latest messages").click()
-    assert is_at_end(page)
+    expect(page.get_by_text("The needle.")).to_have_count(0)
+    until(lambda: is_at_end(page))
     page.keyboard.press("Control+k")
     page.keyboard.type("kubernetes")
     expect(page.get_by_text("No message contains “kubernetes”.")).to_be_visible()

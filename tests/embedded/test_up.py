@@ -30,10 +30,11 @@ PROGRAMS = {"postgres", "valkey", "web", "worker", "beat"}
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-    assert wait_until(lambda: not start_time(pid), seconds=10)
+    assert wait_until(lambda: not start_time(pid), seconds=30)
 
 
 @pytest.mark.product
+@pytest.mark.timeout(600)
 def test_it_starts_stops_and_starts_again_quickly(data: Path, up: Start) -> None:
     first = up()
     ready = httpx.get(f"{first.wait_ready()}readyz", timeout=10)
@@ -49,12 +50,13 @@ def test_it_starts_stops_and_starts_again_quickly(data: Path, up: Start) -> None
     began = time.monotonic()
     second = up()
     second.wait_ready()
-    assert time.monotonic() - began < 15, "5 s on an idle machine; this one may be busy"
+    assert time.monotonic() - began < 60, "5 s on an idle machine; this one may be busy"
     assert not any("database update" in line for line in second.lines)
     assert second.stop(signal.SIGTERM) == 0
 
 
 @pytest.mark.product
+@pytest.mark.timeout(600)
 def test_a_killed_child_is_started_again_and_a_killed_supervisor_leaves_nothing(
     data: Path, up: Start
 ) -> None:
@@ -63,7 +65,7 @@ def test_a_killed_child_is_started_again_and_a_killed_supervisor_leaves_nothing(
     for name in sorted(PROGRAMS):
         killed = first.pid_of(name)
         kill(killed)
-        assert wait_until(lambda: first.pid_of(name) not in {0, killed}, seconds=10), name  # noqa: B023
+        assert wait_until(lambda: first.pid_of(name) not in {0, killed}, seconds=60), name  # noqa: B023
 
     def is_ready() -> bool:
         try:
@@ -71,19 +73,20 @@ def test_a_killed_child_is_started_again_and_a_killed_supervisor_leaves_nothing(
         except httpx.HTTPError:
             return False
 
-    assert wait_until(is_ready, seconds=20)
+    assert wait_until(is_ready, seconds=90)
 
     pids = [first.pid_of(name) for name in PROGRAMS]
     first.process.kill()
     first.wait_ended()
     if sys.platform == "linux":  # elsewhere the next start ends them
-        assert wait_until(lambda: not any(start_time(pid) for pid in pids), seconds=20)
+        assert wait_until(lambda: not any(start_time(pid) for pid in pids), seconds=60)
     second = up()
     second.wait_ready()
     assert second.stop() == 0
 
 
 @pytest.mark.product
+@pytest.mark.timeout(600)
 def test_open_to_the_network_the_first_account_needs_a_code(data: Path, up: Start) -> None:
     started = up(HOST="0.0.0.0")
     code = started.wait_for("The first account needs this code: (.+)")[1]

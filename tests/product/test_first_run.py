@@ -100,6 +100,7 @@ def page(product: Product) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_ARGUMENTS)
         context = browser.new_context(base_url=product.url, timezone_id="Europe/Oslo")
         context.set_default_timeout(30_000)
+        expect.set_options(timeout=30_000)
         yield context.new_page()
         browser.close()
 
@@ -139,7 +140,7 @@ def test_from_a_clean_copy_to_a_conversation_that_is_still_there_after_a_restart
     # Everything is there after a restart, which is quick.
     address = page.url
     product.stop()
-    seconds = product.start(seconds=60)
+    seconds = product.start(seconds=180)
     print(f"second start: {seconds:.1f} s")
     page.goto(address)
     assert ended(page) == ("stopped", stopped)
