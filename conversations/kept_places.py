@@ -186,9 +186,7 @@ class KeptPlaces:
                 self.forget(path)
                 self._read_later(conversation_id, path)
                 return None
-            if until > since or not is_known:
-                line.put(found[mine], vectors[mine[has_vector]], until)
-            self._keep(stretch, line)
+            self._keep(stretch, line, found[mine], vectors[mine[has_vector]], until)
         if with_vectors and any(line.lacks_vectors() for line in lines):
             self._read_later(conversation_id, path)
         return lines
@@ -218,8 +216,17 @@ class KeptPlaces:
             return line
         return Line(stretch)
 
-    def _keep(self, stretch: Stretch, line: Line) -> None:
-        self._forget(stretch.line)
+    def _keep(
+        self,
+        stretch: Stretch,
+        line: Line,
+        found: npt.NDArray[Any],
+        vectors: npt.NDArray[np.float32],
+        until: int,
+    ) -> None:
+        """Put what was found into a line, which is now the last to be forgotten."""
+        self._forget(stretch.line)  # before it grows: it is counted as it was
+        line.put(found, vectors, until)
         self._lines[stretch.line] = line
         self.messages += len(line)
         while self.messages > self._most:
@@ -263,8 +270,7 @@ class KeptPlaces:
             connection.cursor(binary=True, row_factory=dict_row) as cursor,
         ):
             found, vectors = await _found(cursor, conversation_id, [(stretch, *depths) for depths in piece])
-        line.put(found, vectors, piece[-1][1])
-        self._keep(stretch, line)
+        self._keep(stretch, line, found, vectors, piece[-1][1])
 
 
 def _nothing(size: int) -> npt.NDArray[Any]:

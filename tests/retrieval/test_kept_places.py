@@ -215,6 +215,7 @@ class ReadingTests(KeptPlacesTestCase):
                     found = await turns.recall(said[-1])
                 self.assertEqual(len(put.call_args.args[1]), 3, "the last one that is known, and two")
                 self.assertEqual(turns.asked, [retrieval._WORDS, kept_places._ROWS, retrieval._CONTENTS])
+                self.assertEqual(turns.kept.messages, sum(map(len, turns.kept._lines.values())))
                 self.assertIn(said[-3].pk, scores(found))
 
     async def test_a_message_that_waited_and_moves_under_the_answer_changes_nothing_that_is_kept(
