@@ -10,12 +10,12 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from psycopg.rows import tuple_row
 
 from conversations.database import plain_cursor
-from conversations.llm.embeddings import HEAD_CHARACTERS, TAIL_CHARACTERS, as_sql, embed, warm_up
+from conversations.llm.embeddings import HEAD_CHARACTERS, TAIL_CHARACTERS, as_sql, meaning, warm_up
 from conversations.models import Conversation, MessagePlace
 from conversations.models.conversation import ConversationQuerySet
 
@@ -31,9 +31,12 @@ LEASE = timedelta(minutes=5)
 #: Runs in a row that did not end: then a conversation is left to `manage.py embed_messages`.
 MOST_ATTEMPTS = 5
 
+_MISSING = Q(embedding=None) | Q(pieces=None)
+
 # The texts are read once their places are locked: who changes one takes its vector back, and waits for this lock.
 _LOCK = (
-    "SELECT id FROM message_places WHERE id = ANY(%(places)s) AND embedding IS NULL FOR UPDATE SKIP LOCKED"
+    "SELECT id FROM message_places WHERE id = ANY(%(places)s) AND (embedding IS NULL OR pieces IS NULL)"
+    " FOR UPDATE SKIP LOCKED"
 )
 _READ = """
 SELECT p.id, CASE WHEN length(m.content) > %(head)s + %(tail)s
@@ -41,8 +44,9 @@ SELECT p.id, CASE WHEN length(m.content) > %(head)s + %(tail)s
 FROM message_places p JOIN messages m ON m.id = p.message_id WHERE p.id = ANY(%(places)s)
 """
 _KEEP = """
-UPDATE message_places p SET embedding = made.vector::vector
-FROM unnest(%(places)s::bigint[], %(vectors)s::text[]) AS made (id, vector) WHERE p.id = made.id
+UPDATE message_places p SET embedding = made.vector::vector, pieces = made.pieces
+FROM unnest(%(places)s::bigint[], %(vectors)s::text[], %(pieces)s::bytea[]) AS made (id, vector, pieces)
+WHERE p.id = made.id
 """
 
 
@@ -61,7 +65,7 @@ def catch_up(conversation_id: UUID) -> int:
         return 0
     made, places = 0, list[int]()
     if warm_up():
-        missing = MessagePlace.objects.filter(conversation_id=conversation_id, embedding=None)
+        missing = MessagePlace.objects.filter(_MISSING, conversation_id=conversation_id)
         places = list(missing.values_list("pk", flat=True)[:MOST])
         made = sum(_embed(places[at : at + BATCH]) for at in range(0, len(places), BATCH))
     goes_on = made and len(places) == MOST
@@ -80,7 +84,7 @@ def embed_all() -> bool:
     """Make all vectors that are missing anywhere. False: there are no word vectors. It may run again at any time."""
     if not warm_up():
         return False
-    missing = MessagePlace.objects.filter(embedding=None).order_by("pk").values_list("pk", flat=True)
+    missing = MessagePlace.objects.filter(_MISSING).order_by("pk").values_list("pk", flat=True)
     after = 0
     while places := list(missing.filter(pk__gt=after)[:BATCH]):
         _embed(places)
@@ -95,9 +99,11 @@ def _embed(places: Sequence[int]) -> int:
         cursor.execute(_LOCK, {"places": list(places)})
         locked = [place for (place,) in cursor]
         cursor.execute(_READ, {"places": locked, "head": HEAD_CHARACTERS, "tail": TAIL_CHARACTERS})
-        made = {place: as_sql(vector) for place, text in cursor if (vector := embed(text)) is not None}
+        made = {place: found for place, text in cursor if (found := meaning(text)) is not None}
         if made:
-            cursor.execute(_KEEP, {"places": list(made), "vectors": list(made.values())})
+            vectors = [as_sql(one.vector) for one in made.values()]
+            pieces = [one.pieces for one in made.values()]
+            cursor.execute(_KEEP, {"places": list(made), "vectors": vectors, "pieces": pieces})
     return len(made)
 
 

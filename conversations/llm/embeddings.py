@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,15 @@ HEAD_CHARACTERS, TAIL_CHARACTERS = 6_000, 2_000
 #: The same bound in tokens: Chinese has three a character.
 HEAD_TOKENS, TAIL_TOKENS = 3_072, 1_024
 
+#: Kinds of pieces of a text that are kept: with the vector they fit into a row that PostgreSQL leaves in one.
+MOST_PIECES = 400
+#: Numbers of pieces as they are kept.
+PIECE = np.dtype("<u2")
+#: Pieces that say something: two letters or digits, or one character from beyond Latin, and no single bytes of one.
+_TELLING = re.compile(r"(?!<0x)\W*(\w*[^\W_]{2}|[^\x00-\u024f\W])")
+#: Vectors that are made floats of at once, so that they stay in the processor's cache.
+_WEIGHED_AT_ONCE = 1_024
+
 _WHEEL = "wordllama"
 _WEIGHTS = "wordllama/weights/l2_supercat_256.safetensors"
 _TOKENIZER = "wordllama/tokenizers/l2_supercat_tokenizer_config.json"
@@ -43,6 +54,21 @@ Vector = npt.NDArray[np.float32]
 class _WordVectors:
     tokenizer: Tokenizer
     vectors: npt.NDArray[np.float16]  #: one row per token, mapped from the file: processes share its memory
+    lengths: npt.NDArray[np.float32]
+
+    @cached_property
+    def are_telling(self) -> npt.NDArray[np.bool_]:
+        """By number of the piece. 0.03 s, for those who keep pieces."""
+        pieces = (self.tokenizer.id_to_token(number) or "" for number in range(len(self.vectors)))
+        return np.array([bool(_TELLING.match(piece)) for piece in pieces])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """What is kept of a message beside its words."""
+
+    vector: Vector  #: of length 1
+    pieces: bytes  #: numbers of the telling pieces it has, each once, as `PIECE`
 
 
 _loaded: _WordVectors | None = None
@@ -56,14 +82,43 @@ def embed(text: str) -> Vector | None:
     Safe in any thread.
     """
     words = _loaded or _load()
+    return None if words is None else _mean(words, text, _pieces(words, text))
+
+
+def meaning(text: str) -> Meaning | None:
+    """The vector and the pieces of a text, or None where `embed` is. As long as that, and 5 % more."""
+    words = _loaded or _load()
     if words is None:
         return None
-    ids = words.tokenizer.encode(_shortened(text), add_special_tokens=False).ids
-    if len(ids) > HEAD_TOKENS + TAIL_TOKENS:
-        ids = ids[:HEAD_TOKENS] + ids[-TAIL_TOKENS:]
-    mean = words.vectors[ids].sum(axis=0, dtype=np.float32)
-    length = float(np.linalg.norm(mean))
-    return mean / length if text.strip() and length > 0 else None
+    ids = _pieces(words, text)
+    vector = _mean(words, text, ids)
+    if vector is None:
+        return None
+    telling = np.array(ids)[words.are_telling[ids]]
+    kinds, first = np.unique(telling, return_index=True)
+    kept = kinds[np.argsort(first)][:MOST_PIECES]
+    return Meaning(vector=vector, pieces=kept.astype(PIECE).tobytes())
+
+
+def likeness(texts: Sequence[str], pieces: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32] | None:
+    """The cosine of each text to each piece; a row for each text that has a vector, None without any.
+
+    0.4 ms for 1,000 pieces. What is no piece here is like nothing.
+    """
+    vectors = [vector for text in texts if (vector := embed(text)) is not None]
+    if not vectors or _loaded is None:
+        return None
+    known, lengths = _loaded.vectors, _loaded.lengths
+    found = np.zeros((len(vectors), len(pieces)), np.float32)
+    here = np.minimum(pieces, len(known) - 1)
+    for at in range(0, len(pieces), _WEIGHED_AT_ONCE):
+        piece = here[at : at + _WEIGHED_AT_ONCE]
+        np.matmul(
+            np.array(vectors), known[piece].astype(np.float32).T, out=found[:, at : at + _WEIGHED_AT_ONCE]
+        )
+    found /= np.maximum(lengths[here], 1e-9)
+    found[:, pieces >= len(known)] = 0
+    return found
 
 
 async def embed_aside(text: str) -> Vector | None:
@@ -89,6 +144,19 @@ def load_aside() -> None:
         threading.Thread(target=_load, name="embeddings", daemon=True).start()
 
 
+def _pieces(words: _WordVectors, text: str) -> list[int]:
+    ids: list[int] = words.tokenizer.encode(_shortened(text), add_special_tokens=False).ids
+    if len(ids) > HEAD_TOKENS + TAIL_TOKENS:
+        ids = ids[:HEAD_TOKENS] + ids[-TAIL_TOKENS:]
+    return ids
+
+
+def _mean(words: _WordVectors, text: str, ids: Sequence[int]) -> Vector | None:
+    mean: Vector = words.vectors[ids].sum(axis=0, dtype=np.float32)
+    length = float(np.linalg.norm(mean))
+    return mean / length if text.strip() and length > 0 else None
+
+
 def _shortened(text: str) -> str:
     if len(text) <= HEAD_CHARACTERS + TAIL_CHARACTERS:
         return text
@@ -111,9 +179,15 @@ def _read() -> _WordVectors:
     from tokenizers import Tokenizer
 
     wheel = metadata.distribution(_WHEEL)
+    vectors = _mapped(Path(str(wheel.locate_file(_WEIGHTS))))
+    lengths = [
+        np.linalg.norm(vectors[at : at + _WEIGHED_AT_ONCE].astype(np.float32), axis=1)
+        for at in range(0, len(vectors), _WEIGHED_AT_ONCE)
+    ]
     return _WordVectors(
         tokenizer=Tokenizer.from_file(str(wheel.locate_file(_TOKENIZER))),
-        vectors=_mapped(Path(str(wheel.locate_file(_WEIGHTS)))),
+        vectors=vectors,
+        lengths=np.concatenate(lengths),
     )
 
 

@@ -52,6 +52,8 @@ class MessagePlace(models.Model):
     is_set_aside = models.BooleanField()
     #: NULL in a short conversation, where the workers have not been yet, and without word vectors: see `meanings`.
     embedding = VectorField(dimensions=256, null=True)
+    #: Which pieces of words it has (`llm.embeddings.Meaning`), written with the vector, and true only beside one.
+    pieces = models.BinaryField(null=True)
 
     class Meta:
         db_table = "message_places"

@@ -5,18 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from importlib import metadata
+from string import ascii_lowercase
 
 import numpy as np
 import pytest
 
 from conversations.llm import embeddings
-from conversations.llm.embeddings import DIMENSIONS, as_sql, embed
+from conversations.llm.embeddings import DIMENSIONS, MOST_PIECES, PIECE, as_sql, embed, meaning
 
 
 def likeness(one: str, other: str) -> float:
     first, second = embed(one), embed(other)
     assert first is not None and second is not None
     return float(first @ second)
+
+
+def pieces(text: str) -> bytes:
+    found = meaning(text)
+    assert found is not None
+    return found.pieces
 
 
 @pytest.fixture
@@ -87,3 +94,32 @@ async def test_a_question_that_comes_before_they_are_loaded_holds_up_nobody(
     monkeypatch.setattr(embeddings, "_load", load)
     assert await embeddings.embed_aside("Where?") is None
     assert threads and threading.main_thread().name not in threads
+
+
+def test_the_pieces_of_a_text_are_its_telling_ones_once_each() -> None:
+    found, twice = meaning("A ship, a ship!"), meaning("ship")
+    assert found is not None and twice is not None
+    vector = embed("A ship, a ship!")
+    assert vector is not None and np.array_equal(found.vector, vector)
+    assert set(np.frombuffer(found.pieces, PIECE)) >= set(np.frombuffer(twice.pieces, PIECE))
+    assert len(found.pieces) == PIECE.itemsize * len(set(np.frombuffer(found.pieces, PIECE)))
+    assert meaning(" ") is None
+    marks = meaning("?! ...")
+    assert marks is not None and marks.pieces == b""
+
+
+def test_a_text_has_no_more_pieces_than_fit_into_a_row() -> None:
+    found = meaning(" ".join(a + b + c for a in ascii_lowercase for b in "aeiou" for c in ascii_lowercase))
+    assert found is not None and len(found.pieces) == PIECE.itemsize * MOST_PIECES
+
+
+def test_likeness_is_the_cosine_of_a_word_and_a_piece() -> None:
+    ship, boat = (int(np.frombuffer(piece, PIECE)[0]) for piece in map(pieces, ("ship", "boat")))
+    found = embeddings.likeness(["ship", " ", "boat"], np.array([ship, boat]))
+    assert found is not None and found.shape == (2, 2), "what has no vector has no row"
+    assert np.allclose(np.diag(found), 1, atol=1e-3) and 0.2 < found[0, 1] < 0.9
+    assert embeddings.likeness([" "], np.array([ship])) is None
+
+
+def test_without_the_wheel_nothing_has_pieces(without_wheel: None) -> None:
+    assert meaning("ship") is None and embeddings.likeness(["ship"], np.array([1])) is None

@@ -122,6 +122,19 @@ class CatchingUpTests(TestCase):
         self.assertEqual(meanings.catch_up(conversation.pk), 0)
         self.assertEqual(meanings.due(limit=9), [other.pk])
 
+    def test_the_pieces_are_made_with_the_vectors_and_later_where_those_were_first(self) -> None:
+        conversation = talk(messages=2)
+        meanings.catch_up(conversation.pk)
+        places = MessagePlace.objects.filter(conversation_id=conversation.pk)
+        made = [bytes(pieces or b"") for pieces in places.order_by("pk").values_list("pieces", flat=True)]
+        self.assertEqual(
+            made, [found.pieces for n in range(2) if (found := embeddings.meaning(f"harbour ship{n}"))]
+        )
+        places.update(pieces=None)
+        self.assertEqual(meanings.due(limit=9), [])
+        meanings.embed_all()
+        self.assertFalse(places.filter(pieces=None).exists())
+
     def test_what_is_more_than_one_run_may_do_stays_due(self) -> None:
         conversation = talk()
         with mock.patch.multiple(meanings, BATCH=2, MOST=4):
@@ -193,13 +206,13 @@ class MeanwhileTests(TransactionTestCase):
                 cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
                 return not thread.is_alive() or cursor.fetchone()[0] > 0
 
-        def embed(text: str) -> embeddings.Vector | None:
+        def meaning(text: str) -> embeddings.Meaning | None:
             if thread.ident is None:
                 thread.start()
                 until(waits, "the other one", seconds=5)
-            return embeddings.embed(text)
+            return embeddings.meaning(text)
 
-        with mock.patch.object(meanings, "embed", embed):
+        with mock.patch.object(meanings, "meaning", meaning):
             meanings.catch_up(conversation_id)
         thread.join(timeout=5)
         self.assertFalse(thread.is_alive())
