@@ -1,12 +1,13 @@
 """Recall: which earlier messages of a path say something about a question, as many as fit into some tokens.
 
 What is searched is the path from the root to one leaf and nothing else. PostgreSQL finds the path, the postings of the
-question's rarest words and the distance of each vector; the formula of `score` weighs them.
+question's rarest words and the distance of each vector; the formula of `score` weighs them, and of the best messages
+`reranking` compares word by word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from conversations.context.view import HistoryMessage, Recalled
 from conversations.database import Pool
 from conversations.kept_places import KeptPlaces, Line, Stretch
 from conversations.llm.embeddings import Vector, as_sql, embed_aside
+from conversations.reranking import Signals, beside, closest, rerank, shortlist
 from conversations.text import clean_text
 
 #: Of a long question the beginning and the end are searched for.
@@ -143,6 +145,11 @@ FROM unnest(%(lines)s::bigint[], %(untils)s::integer[]) AS line (id, until)
 WHERE p.conversation_id = %(conversation)s AND p.depth <= line.until AND NOT p.is_set_aside
 """
 
+_PIECES = """
+SELECT id, pieces FROM message_places
+WHERE id = ANY(%(places)s) AND conversation_id = %(conversation)s AND embedding IS NOT NULL AND pieces IS NOT NULL
+"""
+
 # Places may have been kept for a while: each is asked once more whether it is on the path.
 _CONTENTS = """
 SELECT p.id AS place, m.id, m.role, m.content, p.tokens, m.is_set_aside, m.created_at
@@ -171,7 +178,8 @@ async def recall(
     At most `room` tokens, each message counted with `overhead`; the best message alone if not one fits, to be cut to an
     excerpt. Neither `leaf_id` itself, nor what comes from `before` on, nor what is in `skip`, because the request holds
     these already; nor what is set aside. Three statements: the words with their postings, 16 bytes each, and the places
-    give one row each. Of a long path in use the places are `kept`; of another, 20 bytes a message come.
+    give one row each. Of a long path in use the places are `kept`; of another, 20 bytes a message come. A fourth reads
+    the pieces of the best messages, where there are vectors and more messages than room.
     """
     question = _shortened(clean_text(question).text)
     async with (
@@ -217,7 +225,13 @@ async def recall(
             candidates = _unpacked(row["places"], words["postings"] or b"")
         scores = score(candidates, formula)
         scores[np.isin(candidates.places, [0, *words["skipped"]])] = 0.0
-        chosen = pack(scores, candidates.tokens + overhead, room)
+        costs = candidates.tokens + overhead
+        at = shortlist(scores, costs, room)
+        if 2 * np.count_nonzero(np.isfinite(candidates.cosines[at])) > len(at):
+            await cursor.execute(_PIECES, {**here, "places": candidates.places[at].tolist()})
+            pieces = {row["id"]: row["pieces"] async for row in cursor}
+            scores = looked_at_again(scores, at, pieces, words["meant"], candidates, formula)
+        chosen = pack(scores, costs, room)
         if not chosen and room > 0 and scores.any():
             chosen = [int(scores.argmax())]
         if not chosen:
@@ -238,21 +252,48 @@ def score(candidates: Candidates, formula: Formula = FORMULA) -> Numbers:
     BM25 and `meaning` the cosine, both from 0 to 1; without a vector anywhere, `smooth(words) + 0.3 * together`.
     Where the constants come from: docs/decisions/0096-recall-measured.md.
     """
-    meaning = _from_0_to_1(candidates.cosines)
-    words = _from_0_to_1(bm25(candidates, formula))
-    around = together(candidates, formula.around)
-    if meaning.any():
-        both = (formula.words * words + (1 - formula.words) * meaning) ** 2
-        around *= formula.together * meaning
+    first = signals(candidates, formula)
+    if first.meaning.any():
+        both = (formula.words * first.words + (1 - formula.words) * first.meaning) ** 2
+        around = formula.together * first.together * first.meaning
     else:
-        both = words
-        around *= formula.together_alone
-    smooth = both + around
-    for distance, share in enumerate(formula.beside, start=1):
-        smooth[distance:] += share * both[:-distance]
-        smooth[:-distance] += share * both[distance:]
-    scores: Numbers = smooth / np.sqrt(np.maximum(candidates.tokens, formula.short))
+        both = first.words
+        around = formula.together_alone * first.together
+    scores: Numbers = beside(both, formula.beside) + around
+    scores /= np.sqrt(np.maximum(candidates.tokens, formula.short))
     return np.where(candidates.tokens > 0, scores, 0.0)
+
+
+def signals(candidates: Candidates, formula: Formula = FORMULA) -> Signals:
+    """What `score` weighs."""
+    return Signals(
+        words=_from_0_to_1(bm25(candidates, formula)),
+        meaning=_from_0_to_1(candidates.cosines),
+        together=together(candidates, formula.around),
+    )
+
+
+def looked_at_again(
+    scores: Numbers,
+    at: npt.NDArray[np.int64],
+    pieces: Mapping[int, bytes],
+    words: Sequence[str],
+    candidates: Candidates,
+    formula: Formula = FORMULA,
+) -> Numbers:
+    """The scores after the second look at the messages `at`, by the pieces of each place.
+
+    As they are where messages have vectors and no pieces: they would fall behind the others for nothing.
+    """
+    places = candidates.places[at].tolist()
+    if any(
+        place not in pieces for place in candidates.places[at[np.isfinite(candidates.cosines[at])]].tolist()
+    ):
+        return scores
+    found = closest(words, [pieces.get(place, b"") for place in places])
+    if found is None:
+        return scores
+    return rerank(scores, at, found, first=signals(candidates, formula), tokens=candidates.tokens)
 
 
 def together(candidates: Candidates, around: int) -> Numbers:

@@ -10,7 +10,8 @@ import numpy as np
 
 from conversations.context.plan import RecallWanted
 from conversations.context.view import HistoryMessage, Recalled
-from conversations.llm.embeddings import DIMENSIONS, Vector, embed
+from conversations.llm.embeddings import DIMENSIONS, Vector, embed, meaning
+from conversations.reranking import shortlist
 from conversations.retrieval import (
     COMMON,
     MEANT_WORDS,
@@ -18,6 +19,7 @@ from conversations.retrieval import (
     RAREST_WORDS,
     Candidates,
     Numbers,
+    looked_at_again,
     pack,
     score,
 )
@@ -41,6 +43,7 @@ class Recollection:
         self._places: dict[object, int] = {}
         self._postings: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._vectors = np.zeros((64, DIMENSIONS), np.float32)
+        self._pieces: dict[int, bytes] = {}  #: by place, from 1
         self._tokens: list[int] = []
         self._asked: dict[str, Vector | None] = {}
 
@@ -51,10 +54,14 @@ class Recollection:
             self._read(message)
         if not path:
             return []
-        candidates = self._candidates(question.content, len(path))
+        meant, candidates = self._candidates(question.content, len(path))
         scores = score(candidates)
         scores[[place for pk in wanted.skip if (place := self._places.get(pk, len(path))) < len(path)]] = 0.0
-        chosen = pack(scores, candidates.tokens + self.overhead, wanted.room)
+        costs = candidates.tokens + self.overhead
+        at = shortlist(scores, costs, wanted.room)
+        if np.isfinite(candidates.cosines[at]).any():
+            scores = looked_at_again(scores, at, self._pieces, meant, candidates)
+        chosen = pack(scores, costs, wanted.room)
         if not chosen and scores.any():
             chosen = [int(scores.argmax())]
         found = [Recalled(message=path[at], score=float(scores[at])) for at in chosen]
@@ -64,20 +71,23 @@ class Recollection:
         at = len(self._tokens)
         if at == len(self._vectors):
             self._vectors = np.concatenate([self._vectors, np.zeros_like(self._vectors)])
-        vector = embed(message.content)
-        self._vectors[at] = np.nan if vector is None else vector
+        found = meaning(message.content)
+        self._vectors[at] = np.nan if found is None else found.vector
+        if found is not None:
+            self._pieces[at + 1] = found.pieces
         self._places[message.id] = at
         self._tokens.append(0 if message.is_set_aside else message.tokens)
         for stem, times in Counter(map(_stem, _words(message.content))).items():
             self._postings[stem].append((at, times))
 
-    def _candidates(self, question: str, size: int) -> Candidates:
+    def _candidates(self, question: str, size: int) -> tuple[list[str], Candidates]:
+        """The words that the question's meaning is taken from, and what is known of the path."""
         found = {word: self._found(_stem(word), size) for word in dict.fromkeys(_words(question))}
         meant = [word for word, at in found.items() if len(at) <= max(COMMON * size, NEVER_COMMON)]
         stems = {_stem(word): at for word, at in found.items() if len(at)}
         rarest = sorted(stems.values(), key=len)[:RAREST_WORDS]
         postings = np.concatenate([np.zeros((0, 2), np.int64), *rarest])
-        return Candidates(
+        return meant[:MEANT_WORDS], Candidates(
             places=np.arange(1, size + 1),
             tokens=np.array(self._tokens[:size], float),
             cosines=self._cosines(" ".join(meant[:MEANT_WORDS]) or question, size),
