@@ -173,8 +173,16 @@ models?.addEventListener('keydown', (event) => {
   chooseModel();
 });
 models?.addEventListener('toggle', (event) => {
-  if (event.newState === 'open') $('input:checked', models)?.focus();
+  if (event.newState === 'open') return $('input:checked', models)?.focus();
+  delete models.dataset.opener;
+  const { activeElement } = document; // what had it when the menu opened may be gone
+  if (activeElement === document.body || models.contains(activeElement)) $('#pick-model').focus();
 });
+
+/** The button that opened the menu has come anew: the menu stays where it is. */
+function anchorMenu() {
+  if (models?.matches(':popover-open') && !switching) models.dataset.opener = 'anew';
+}
 document.addEventListener('click', ({ target }) => {
   if (target.closest('#model-menu')) return;
   switching = target.closest('[data-switch]')?.dataset.switch ?? null;
@@ -198,6 +206,7 @@ function endEnding() {
 
 function syncNewTools() {
   endEnding();
+  anchorMenu();
   syncTools();
   if (hadFocus && document.activeElement === document.body && !isOnPhone()) field.focus(); // what had it is gone
   hadFocus = false;

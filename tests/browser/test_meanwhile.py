@@ -155,6 +155,26 @@ def test_the_focus_stays_on_a_button_that_comes_anew_when_a_reply_ends(page: Pag
     expect(page.get_by_role("button", name=re.compile("^Model"))).to_be_focused()
 
 
+def test_an_open_menu_stays_in_its_place_when_a_reply_ends(page: Page, alice: User) -> None:
+    page.goto(conversation_of(alice, "Hello", "Good day"))
+    ask(page, "Second [[deltas=60 pace=40ms]]")
+    model = page.get_by_role("button", name=re.compile("^Model"))
+    model.click()
+    menu = page.locator("#model-menu")
+    expect(menu).to_be_visible()
+    before = menu.bounding_box()
+    finished(page)
+    expect(page.get_by_role("button", name="Stop the reply")).to_have_count(0)
+    expect(menu).to_be_visible()
+    assert menu.bounding_box() == before
+    page.keyboard.press("Escape")
+    expect(menu).to_be_hidden()
+    expect(model).to_be_focused()
+    model.click()
+    expect(menu).to_be_visible()
+    assert menu.bounding_box() == before
+
+
 def test_a_message_that_is_read_by_keyboard_stays_in_the_focus_when_it_ends(page: Page, alice: User) -> None:
     page.goto(conversation_of(alice, "Hello", "Good day"))
     ask(page, "Second [[deltas=60 pace=40ms]]")
