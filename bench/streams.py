@@ -260,7 +260,12 @@ def print_table(found: dict[str, Any]) -> None:
     for figures in found.get("first_token", []):
         added = {name: figures[name] for name in ("direct", "relay", "parley")}
         shown = ", ".join(f"{k} {v['p50_ms']:g} (p95 {v['p95_ms']:g})" for k, v in added.items())
-        print(f"first token at {figures['streams']}, ms: {shown}; the POST alone {figures['post_p50_ms']:g}")
+        # How long a round trip takes is the machine's; the relay says it, in the same run.
+        times = added["parley"]["added_p50_ms"] / max(added["relay"]["added_p50_ms"], 0.01)
+        print(
+            f"first token at {figures['streams']}, ms: {shown}; the POST alone {figures['post_p50_ms']:g};"
+            f" added {times:.1f} times what the relay adds"
+        )
     for figures in [*found.get("short_replies", []), *filter(None, [found.get("long_replies")])]:
         print(
             f"{figures['streams']:>5} replies of {figures['ideal_s']:g} s: {figures['in_pace']} of {figures['replies']}"
