@@ -135,6 +135,16 @@ class CatchingUpTests(TestCase):
         meanings.embed_all()
         self.assertFalse(places.filter(pieces=None).exists())
 
+    def test_no_pieces_are_kept_of_a_text_that_was_replaced(self) -> None:
+        conversation = talk(messages=2)
+        meanings.catch_up(conversation.pk)
+        Message.objects.filter(content="harbour ship1").update(content="nothing")
+        kept = MessagePlace.objects.order_by("pk").values_list("message__content", "pieces", "embedding")
+        self.assertEqual(
+            [(content, pieces is None, vector is None) for content, pieces, vector in kept],
+            [("harbour ship0", False, False), ("nothing", True, True)],
+        )
+
     def test_what_is_more_than_one_run_may_do_stays_due(self) -> None:
         conversation = talk()
         with mock.patch.multiple(meanings, BATCH=2, MOST=4):
