@@ -4,7 +4,8 @@ from django.db import migrations
 
 BATCH = 500
 
-# From the root downwards, because a message finds its line by its parent's. The triggers do the rest.
+# From the root downwards, because a message finds its line by its parent's; of two answers the older goes on in it, as
+# their ids tell. The triggers do the rest.
 PLACE = """
 DO $$
 DECLARE
@@ -12,7 +13,7 @@ DECLARE
 BEGIN
     FOR unplaced IN
         SELECT id FROM messages WHERE conversation_id = '{conversation}' AND branch_id IS NULL
-        ORDER BY path_messages LIMIT {batch}
+        ORDER BY path_messages, id LIMIT {batch}
     LOOP
         UPDATE messages SET parent_id = parent_id WHERE id = unplaced.id;
     END LOOP;
