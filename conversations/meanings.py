@@ -58,20 +58,24 @@ def are_due(*, before: int, after: int) -> bool:
 def catch_up(conversation_id: UUID) -> int:
     """Make the vectors that a conversation lacks, if they are due and nobody else does. Returns how many it made.
 
-    Safe to run twice, or at once. What is more than one run may do stays due; without word vectors nothing does.
+    Safe to run twice, or at once. What is more than one run may do stays due, and so does what came meanwhile; without
+    word vectors nothing does.
     """
     claimed = _claimable().filter(pk=conversation_id)
     if not claimed.update(vectors_due_at=Now() + LEASE, vectors_attempts=F("vectors_attempts") + 1):
         return 0
-    made, places = 0, list[int]()
-    if warm_up():
-        missing = MessagePlace.objects.filter(_MISSING, conversation_id=conversation_id)
-        places = list(missing.values_list("pk", flat=True)[:MOST])
-        made = sum(_embed(places[at : at + BATCH]) for at in range(0, len(places), BATCH))
-    goes_on = made and len(places) == MOST
-    Conversation.objects.filter(pk=conversation_id).update(
-        vectors_due_at=Now() if goes_on else None, vectors_attempts=0
-    )
+    here = Conversation.objects.filter(pk=conversation_id)
+    if not warm_up():
+        here.update(vectors_due_at=None, vectors_attempts=0)
+        return 0
+    missing = MessagePlace.objects.filter(_MISSING, conversation_id=conversation_id)
+    places = list(missing.values_list("pk", flat=True)[:MOST])
+    made = sum(_embed(places[at : at + BATCH]) for at in range(0, len(places), BATCH))
+    is_cut_short = len(places) == MOST
+    here.update(vectors_due_at=Now() if made and is_cut_short else None, vectors_attempts=0)
+    # What came meanwhile found the mark that was ours, and left none: so it is looked for once ours is gone.
+    if not is_cut_short and missing.exclude(pk__in=places).exists():
+        here.filter(vectors_due_at=None).update(vectors_due_at=Now())
     return made
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.core.management import call_command
 from django.db import connection
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
 
 from conversations import meanings, tasks
@@ -23,7 +23,7 @@ from conversations.models import Conversation, Message, MessagePlace, ReplyAttem
 from tests.celery.processes import until
 from tests.replies.harness import ReplyTestCase, catalog_of, web_process
 
-from .trees import say_all, start
+from .trees import say, say_all, start
 
 FILLER = "Nothing of weight was said here, and nobody would look for it again. " * 20
 FACT = "The blue heron nests behind the old pumping station near Zwolle."
@@ -241,6 +241,21 @@ class MeanwhileTests(TransactionTestCase):
         self.during_the_run(conversation.pk, lambda: changed.update(content="I never said so."))
         self.assertEqual(missing(), 1)
         self.assertIsNone(MessagePlace.objects.get(message=pk).embedding)
+
+    def test_what_comes_while_a_worker_is_at_it_is_seen_to_as_well(self) -> None:
+        conversation = talk()
+
+        def another_turn() -> None:
+            last = Message.objects.get(conversation=conversation, content="harbour ship4")
+            say(conversation, last, "harbour ship5", embedded=False)
+            # As the end of a reply does.
+            vectors_due_at = Coalesce("vectors_due_at", Now())
+            Conversation.objects.filter(pk=conversation.pk).update(vectors_due_at=vectors_due_at)
+
+        self.during_the_run(conversation.pk, another_turn)
+        self.assertEqual((missing(), meanings.due(limit=9)), (1, [conversation.pk]))
+        self.assertEqual(meanings.catch_up(conversation.pk), 1)
+        self.assertEqual(meanings.due(limit=9), [])
 
     def test_two_at_once_do_not_wait_for_each_other(self) -> None:
         conversation = talk()
