@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 #: Paths of fewer messages, or of fewer for each of their lines, are read faster than they are looked up here.
 WORTH_KEEPING, WORTH_A_LINE = 500, 100
-#: Messages that one process keeps: 28 MB.
+#: Messages that one process has room for: 28 MB.
 MOST_KEPT = 100_000
 #: Messages that have come since, and are read while somebody waits. If there are more the path is read as any other.
 READ_AT_ONCE = 200
@@ -84,7 +84,7 @@ class Line:
     def __init__(self, stretch: Stretch) -> None:
         self.changed_in = stretch.changed_in
         self.start = self.until = stretch.start  #: `until` is the depth of the last one that was read
-        self._rows = _nothing(stretch.end - stretch.start)
+        self._rows = np.zeros(0, _KEPT)
 
     def __len__(self) -> int:
         """Messages that there is room for."""
@@ -102,10 +102,10 @@ class Line:
 
     def put(self, found: npt.NDArray[Any], vectors: npt.NDArray[np.float32], until: int) -> None:
         """Keep what was found up to a depth; `vectors` are those of the ones that have any, in their order."""
-        if until - self.start > len(self._rows):
-            room = _nothing((until - self.start) * 9 // 8 + 16)
-            room[: len(self._rows)] = self._rows
-            self._rows = room
+        if (size := until - self.start) > (room := len(self._rows)):
+            # In place: a copy of 50,000 would hold up the event loop for 0.05 s. Nobody looks at the rows meanwhile.
+            self._rows.resize(_room(size), refcheck=False)
+            self._rows["scale"][room:] = np.nan
         at = found["depth"] - self.start - 1
         for name in ("place", "tokens"):
             self._rows[name][at] = found[name]
@@ -167,7 +167,7 @@ class KeptPlaces:
 
         The last place of each is looked at again: if it is gone, so is what was above it.
         """
-        if not max(WORTH_KEEPING, WORTH_A_LINE * len(path)) <= path[0].end <= self._most:
+        if path[0].end < max(WORTH_KEEPING, WORTH_A_LINE * len(path)) or _room(path[0].end) > self._most:
             return None
         lines = [self._kept(stretch) for stretch in path]
         wanted = [
@@ -273,10 +273,9 @@ class KeptPlaces:
         self._keep(stretch, line, found, vectors, piece[-1][1])
 
 
-def _nothing(size: int) -> npt.NDArray[Any]:
-    rows = np.zeros(size, _KEPT)
-    rows["scale"] = np.nan
-    return rows
+def _room(messages: int) -> int:
+    """Messages that there is room for in a line of so many."""
+    return messages * 9 // 8
 
 
 def _pieces(ranges: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:

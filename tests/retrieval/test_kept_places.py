@@ -277,6 +277,19 @@ class ReadingTests(KeptPlacesTestCase):
             await turns.recall(longer[-1])
             self.assertEqual(set(turns.kept._lines), set(lines), "what never fits takes nobody's place")
 
+    async def test_a_path_that_grows_past_the_bound_is_left_out_before_it_drives_itself_out(self) -> None:
+        said = await ships(96)
+        other = (await ships(3))[-1]
+        async with process(most=100) as turns:
+            await turns.recall(other)
+            for _ in range(3):
+                with mock.patch.object(turns.kept, "_read_piece", wraps=turns.kept._read_piece) as filled:
+                    await turns.recall(said[-1])
+                said += await ships(1, under=said[-1])
+            filled.assert_not_called()
+            await turns.recall(other)
+            self.assertTrue(turns.was_kept)
+
 
 class SafetyTests(KeptPlacesTestCase):
     """What is kept may be wrong in any way: what does not belong to the path does not come back."""
