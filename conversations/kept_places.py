@@ -34,6 +34,8 @@ READ_AT_ONCE = 200
 #: What is kept for the first time is read when the first word is likely out, and in pieces of so many messages: each
 #: holds up the event loop for about a millisecond.
 SECONDS_LATER, PIECE = 0.3, 500
+#: Paths that wait for that; of more, those that were asked for last: the others would be read when nobody needs them.
+MOST_WANTED = 50
 #: Messages whose vectors are made floats of at once, so that they stay in the processor's cache.
 WEIGHED_AT_ONCE = 512
 
@@ -151,7 +153,7 @@ class KeptPlaces:
         self._later = later
         self._lines: OrderedDict[int, Line] = OrderedDict()
         self.messages = 0  #: that the lines have room for
-        self._wanted: dict[UUID, Sequence[Stretch]] = {}
+        self._wanted: dict[UUID, Sequence[Stretch]] = {}  #: the one that was asked for last is the last
         self._filling: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -242,7 +244,10 @@ class KeptPlaces:
     def _read_later(self, conversation_id: UUID, path: Sequence[Stretch]) -> None:
         if self._is_closed:
             return
+        self._wanted.pop(conversation_id, None)
         self._wanted[conversation_id] = path
+        if len(self._wanted) > MOST_WANTED:
+            del self._wanted[next(iter(self._wanted))]
         if self._filling is None or self._filling.done():
             # Not in the context of the reply that asks: what is logged here is not about it.
             self._filling = asyncio.get_running_loop().create_task(
@@ -250,7 +255,7 @@ class KeptPlaces:
             )
 
     async def _fill(self) -> None:
-        """All paths that are wanted, one after the other: more at once would be work that somebody waits beside."""
+        """All paths that are wanted, the newest first. More at once would be work that somebody waits beside."""
         while self._wanted:
             await asyncio.sleep(self._later)
             conversation_id, path = self._wanted.popitem()

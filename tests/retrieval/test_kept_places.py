@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from unittest import mock
+from uuid import uuid4
 
 import numpy as np
 import psycopg
@@ -183,20 +184,24 @@ class SameTests(KeptPlacesTestCase):
             self.assertEqual(found.keys(), {message.pk for message in [*said[:3], *more[:2]]})
 
     async def test_a_vector_that_comes_later_is_used_and_nothing_else_read_again(self) -> None:
-        said = await sync_to_async(say_all)(await sync_to_async(start)(), *["harbour", "tea"] * 10)
-        line = MessageBranch.objects.values_list("changed_in", flat=True)
-        await MessagePlace.objects.filter(depth__gt=15).aupdate(embedding=None)
-        before = await line.aget()
-        async with process() as turns:
-            await turns.recall(said[-1])
-            for message in said[15:]:
-                await sync_to_async(keep_meaning)(message)
-            self.assertEqual(await line.aget(), before)
-            await turns.recall(said[-1])
-            self.assertTrue(turns.was_kept)
-            await self.assert_same(turns, said[-1])
-            (kept,) = turns.kept._lines.values()
-            self.assertFalse(kept.lacks_vectors())
+        for part in (slice(15, None), slice(3, 8)):
+            said = await sync_to_async(say_all)(await sync_to_async(start)(), *["harbour", "tea"] * 10)
+            late = said[part]
+            here = MessageBranch.objects.filter(conversation=said[0].conversation)
+            line = here.values_list("changed_in", flat=True)
+            await MessagePlace.objects.filter(message__in=late).aupdate(embedding=None)
+            before = await line.aget()
+            async with process() as turns:
+                await turns.recall(said[-1])
+                for message in late:
+                    await sync_to_async(keep_meaning)(message)
+                self.assertEqual(await line.aget(), before)
+                for _ in range(2):
+                    await turns.recall(said[-1])
+                    self.assertTrue(turns.was_kept)
+                await self.assert_same(turns, said[-1])
+                (kept,) = turns.kept._lines.values()
+                self.assertFalse(kept.lacks_vectors())
 
 
 class ReadingTests(KeptPlacesTestCase):
@@ -366,6 +371,15 @@ class FillingTests(KeptPlacesTestCase):
             await turns.recall(said[-1])
             await turns.recall(said[-1])
             self.assertTrue(turns.was_kept, "the next turn tries again")
+
+    async def test_of_more_paths_than_can_be_read_the_last_ones_are(self) -> None:
+        ids = [uuid4() for _ in range(6)]
+        async with process() as turns:
+            turns.kept._later = 60
+            with mock.patch.object(kept_places, "MOST_WANTED", 3):
+                for wanted in [*ids[:4], ids[1], *ids[4:]]:
+                    turns.kept._read_later(wanted, [])
+            self.assertEqual(list(turns.kept._wanted), [ids[1], *ids[4:]])
 
     async def test_a_process_that_ends_fills_no_more(self) -> None:
         said = await ships(12)
