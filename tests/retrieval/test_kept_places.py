@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 from unittest import mock
 from uuid import uuid4
@@ -371,6 +372,18 @@ class FillingTests(KeptPlacesTestCase):
             await turns.recall(said[-1])
             await turns.recall(said[-1])
             self.assertTrue(turns.was_kept, "the next turn tries again")
+
+    async def test_filling_is_no_part_of_the_reply_that_asks_for_it(self) -> None:
+        said = await ships(12)
+        asking: ContextVar[str] = ContextVar("asking", default="nobody")
+        seen: list[str] = []
+        async with process() as turns:
+            asking.set("a reply")
+            with mock.patch.object(turns.kept, "_kept", side_effect=lambda _: seen.append(asking.get())):
+                turns.kept._read_later(said[0].conversation_id, [mock.Mock()])
+                with self.assertLogs("conversations.kept_places", "WARNING"):
+                    await turns.kept.filled()
+        self.assertEqual(seen, ["nobody"])
 
     async def test_of_more_paths_than_can_be_read_the_last_ones_are(self) -> None:
         ids = [uuid4() for _ in range(6)]

@@ -162,11 +162,15 @@ class CatchingUpTests(TestCase):
 
     def test_a_text_without_a_word_is_not_looked_at_for_ever(self) -> None:
         conversation = start()
-        say_all(conversation, "harbour", "   ")
+        say_all(conversation, "harbour", "   ", " ")
         MessagePlace.objects.update(embedding=None)
         due(conversation)
         self.assertEqual(meanings.catch_up(conversation.pk), 1)
         self.assertEqual(meanings.due(limit=9), [])
+        with mock.patch.object(meanings, "MOST", 1):
+            due(conversation)
+            self.assertEqual(meanings.catch_up(conversation.pk), 0)
+            self.assertEqual(meanings.due(limit=9), [])
 
     def test_a_worker_that_died_is_followed_by_another_a_few_times(self) -> None:
         conversation = talk()
@@ -259,6 +263,7 @@ class MeanwhileTests(TransactionTestCase):
 
     def test_two_at_once_do_not_wait_for_each_other(self) -> None:
         conversation = talk()
-        found: list[bool] = []
-        self.during_the_run(conversation.pk, lambda: found.append(meanings.embed_all()))
-        self.assertEqual((found, missing()), ([True], 0))
+        found: list[tuple[bool, int]] = []
+        self.during_the_run(conversation.pk, lambda: found.append((meanings.embed_all(), missing())))
+        self.assertEqual(found, [(True, 5)], "it was through before the first one had written any")
+        self.assertEqual(missing(), 0)
