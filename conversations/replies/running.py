@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import groupby
 
 from conversations.journal import Entry, Kind
 from conversations.llm.types import Finish, Usage
@@ -13,7 +14,7 @@ from conversations.llm.types import Finish, Usage
 from .claims import Claim
 from .store import Checkpoint
 
-#: Characters: parts of a text that are shorter are joined to those after them.
+#: Characters: parts of a text that are shorter are joined to those beside them.
 LEAST_PART = 250
 
 
@@ -82,14 +83,14 @@ class RunningReply:
 
 
 def joined(parts: list[str]) -> str:
-    """The parts as one text; those that have come since the last time are one part from now on.
+    """The parts as one text; short ones beside each other are one part from now on.
 
     A long reply has thousands, each dearer than its letters. As one part that grows each second, it would leave holes
     in the memory that nothing fits into.
     """
-    new = 0
-    while new < len(parts) and len(parts[-new - 1]) < LEAST_PART:
-        new += 1
-    if new > 1:
-        parts[-new:] = ["".join(parts[-new:])]
+    kept: list[str] = []
+    for is_long, beside in groupby(parts, lambda part: len(part) >= LEAST_PART):
+        some = list(beside)
+        kept += some if is_long else ["".join(some)]
+    parts[:] = kept
     return "".join(parts)

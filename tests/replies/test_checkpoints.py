@@ -52,6 +52,13 @@ def test_a_text_of_many_pieces_is_few_parts_and_none_of_them_is_made_anew() -> N
     assert len(parts) <= len(whole) / LEAST_PART + 1
 
 
+def test_short_pieces_are_one_part_though_a_long_one_came_after_them() -> None:
+    burst = "b" * LEAST_PART
+    parts = [*"many words", burst, *"and more", burst]
+    assert joined(parts) == f"many words{burst}and more{burst}"
+    assert parts == ["many words", burst, "and more", burst]
+
+
 def test_no_parts_stay_none() -> None:
     thoughts: list[str] = []
     assert joined(thoughts) == "" and not thoughts  # that is how a reply without output is known
