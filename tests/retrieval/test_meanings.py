@@ -100,6 +100,21 @@ class GrownTests(ReplyTestCase):
         first = await Message.objects.aget(conversation=conversation, parent=None)
         self.assertIn(str(first.pk), str(attempt.manifest), "it was recalled")
 
+    async def test_the_end_of_a_reply_leaves_a_worker_its_claim(self) -> None:
+        with (
+            catalog_of(ScriptedProvider(["Yes."])),
+            mock.patch.object(meanings, "are_due", return_value=True),
+            mock.patch.object(tasks.publisher, "send"),
+        ):
+            async with web_process():
+                reply = await self.finished(await self.astart("Is it deep?"))
+                here = Conversation.objects.filter(pk=reply.conversation_id)
+                self.assertTrue(await here.filter(vectors_due_at__lte=Now()).aexists())
+                await here.aupdate(vectors_due_at=Now() + meanings.LEASE)
+                claimed = await here.values_list("vectors_due_at").aget()
+                await self.finished(await self.asend(reply.conversation, "And wide?"))
+                self.assertEqual(await here.values_list("vectors_due_at").aget(), claimed)
+
     async def test_a_short_conversation_needs_no_word_vectors_in_the_web_process(self) -> None:
         with mock.patch.object(embeddings, "_loaded", None), mock.patch.object(embeddings, "_load") as load:
             with catalog_of(ScriptedProvider(["Yes."])):
