@@ -50,7 +50,7 @@ def without_index() -> list[tuple[str, str]]:
             JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]
             WHERE contype = 'f' AND NOT EXISTS (
                 SELECT FROM pg_index WHERE indrelid = conrelid AND indkey[0] = attnum
-                AND (indpred IS NULL OR pg_get_expr(indpred, indrelid) ~ (attname || ' IS (NOT )?NULL'))
+                AND (indpred IS NULL OR pg_get_expr(indpred, indrelid) ~ (attname || ' IS NOT NULL'))
             )
             """
         )
