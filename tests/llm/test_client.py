@@ -554,6 +554,15 @@ def test_a_provider_does_not_show_its_key() -> None:
     assert repr(provider) == "<OpenAIProvider mine>"
 
 
+async def test_an_error_in_the_middle_of_an_answer_quotes_the_prompt_no_more_than_one_before_it() -> None:
+    begun = b'data: {"choices":[{"index":0,"delta":{"content":"ok"}}]}\n\n'
+    error = b'data: {"error":{"message":"refused: my secret plan, all of it","code":400}}\n\n'
+    async with raw_server(answering(http_answer(begun + error))) as url, provider_at(url) as provider:
+        text, end = await collect(provider, ask("my secret plan, all of it"))
+    assert text == "ok" and isinstance(end, LLMError)
+    assert "secret" not in f"{end!r} {end.detail}"
+
+
 async def test_the_prompt_is_gone_while_the_answer_is_read() -> None:
     """A thousand streams of long conversations would keep a thousand requests of 70 kB."""
     requests: list[weakref.ref[httpx.Request]] = []
