@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import OperationalError as DjangoOperationalError
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
@@ -80,6 +80,20 @@ def plain_cursor(row_factory: RowFactory[Row]) -> Iterator[Cursor[Row]]:
     connection.ensure_connection()
     with connection.wrap_database_errors, Cursor(connection.connection, row_factory=row_factory) as cursor:
         yield cursor
+
+
+@contextmanager
+def one_snapshot() -> Iterator[None]:
+    """Queries inside see one moment of the database. For reading: what is written in it may have to be tried again.
+
+    Inside another transaction it is that one's view that counts.
+    """
+    if connection.in_atomic_block:
+        yield
+        return
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield
 
 
 async def _try_again(pool: Pool) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 from django.utils.safestring import SafeString
 
 from conversations import memory, summaries
+from conversations.database import one_snapshot
 from conversations.markdown import render_markdown, render_user_text
 from conversations.models import (
     Conversation,
@@ -101,8 +102,17 @@ def load_thread(
 ) -> Thread:
     """The newest `limit` messages of the path to `leaf_id` (the conversation's leaf), or those before or around one.
 
-    A leaf that is inside the tree stands for the newest path through it.
+    A leaf that is inside the tree stands for the newest path through it. All is of one moment: a message that waits
+    moves when the reply before it ends, and would else be in neither place. `conversation` is brought to that moment.
     """
+    with one_snapshot():
+        conversation.refresh_from_db(fields=["leaf", "cut"])
+        return _load(conversation, leaf_id, before, around, limit)
+
+
+def _load(
+    conversation: Conversation, leaf_id: UUID | None, before: UUID | None, around: UUID | None, limit: int
+) -> Thread:
     end = _newest_below(leaf_id) if leaf_id else conversation.leaf_id
     if around:
         end = _leaf_through(conversation, around)
@@ -113,8 +123,7 @@ def load_thread(
     path = path[-limit:]
     reply = _newest_reply(conversation, path) if before is None else None
     if reply is not None and reply.answer is not None:
-        # It ended after `conversation` was read.
-        path.append(reply.answer)
+        path.append(reply.answer)  # the leaf is the question still
         end, reply = reply.answer.pk, None
     items = _items(conversation, path)
     if reply is not None and not reply.is_waiting:
