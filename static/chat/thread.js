@@ -116,6 +116,7 @@ document.addEventListener('parley:done', ({ detail }) => {
   const { state, cost } = detail.article.dataset;
   announce(`${ENDS[state] ?? 'Reply finished.'}${cost ? ` It cost ${cost}.` : ''}`);
   keepUp();
+  followReply(); // another may have begun before the word of this end came
   if (isNextWaiting()) refreshThread();
   else refreshTools();
   refreshSidebar();
@@ -143,9 +144,11 @@ document.addEventListener('htmx:beforeSwap', ({ detail }) => {
   if (detail.target === thread) focused = document.activeElement.closest('#thread article')?.id;
 });
 document.addEventListener('htmx:afterRequest', ({ detail }) => {
-  if (changesThread(detail) || !isMissed) return;
-  isMissed = false;
-  refreshThread();
+  if (changesThread(detail)) changes += 1; // nor does what was asked for before it was answered
+  else if (isMissed) {
+    isMissed = false;
+    refreshThread();
+  }
 });
 
 document.addEventListener('htmx:afterSettle', ({ target, detail }) => {

@@ -21,7 +21,11 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def page(sign_in: SignIn, alice: User) -> Page:
-    return sign_in(alice, reduced_motion="reduce")
+    page = sign_in(alice, reduced_motion="reduce")
+    # Requests are looked at from the first one on: what is sent in the moment in which that begins is lost to the test.
+    page.route("**/nowhere/**", lambda route: route.fallback())
+    page.goto("/")
+    return page
 
 
 @contextmanager
@@ -111,6 +115,33 @@ def test_a_message_goes_out_while_stop_is_on_its_way(page: Page, alice: User) ->
         page.keyboard.press("Escape")
         page.keyboard.press("Enter")
         until(lambda: look(page) and Message.objects.filter(content__startswith="Third").exists())
+    finished(page)
+    expect(page.locator(".msg--user")).to_have_text(
+        [re.compile("Hello"), re.compile("Second"), re.compile("Third")]
+    )
+
+
+#: The word of a reply's end comes half a second later.
+LATE_ENDS = """{
+    const { addEventListener } = EventSource.prototype;
+    EventSource.prototype.addEventListener = function (name, act) {
+        addEventListener.call(this, name, (event) => setTimeout(act, name === 'done' ? 500 : 0, event));
+    };
+}"""
+
+
+def test_a_reply_is_followed_that_began_before_the_end_of_the_last_was_heard_of(
+    page: Page, alice: User
+) -> None:
+    page.add_init_script(LATE_ENDS)
+    page.goto(conversation_of(alice, "Hello", "Good day"))
+    ask(page, "Second [[endless pace=50ms]]")
+    write(page, "Third [[deltas=2]]")
+    page.keyboard.press("Escape")
+    until(lambda: look(page) and not Reply.objects.unfinished().exists())
+    page.keyboard.press("Enter")
+    expect(page.locator(".msg--assistant")).to_have_count(3)
+    finished(page)
 
 
 def test_what_is_typed_while_a_conversation_begins_goes_with_it(page: Page) -> None:
