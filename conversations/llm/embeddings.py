@@ -54,7 +54,6 @@ Vector = npt.NDArray[np.float32]
 class _WordVectors:
     tokenizer: Tokenizer
     vectors: npt.NDArray[np.float16]  #: one row per token, mapped from the file: processes share its memory
-    lengths: npt.NDArray[np.float32]
 
     @cached_property
     def are_telling(self) -> npt.NDArray[np.bool_]:
@@ -108,15 +107,14 @@ def likeness(texts: Sequence[str], pieces: npt.NDArray[np.integer[Any]]) -> npt.
     vectors = [vector for text in texts if (vector := embed(text)) is not None]
     if not vectors or _loaded is None:
         return None
-    known, lengths = _loaded.vectors, _loaded.lengths
+    known = _loaded.vectors
     found = np.zeros((len(vectors), len(pieces)), np.float32)
     here = np.minimum(pieces, len(known) - 1)
     for at in range(0, len(pieces), _WEIGHED_AT_ONCE):
-        piece = here[at : at + _WEIGHED_AT_ONCE]
-        np.matmul(
-            np.array(vectors), known[piece].astype(np.float32).T, out=found[:, at : at + _WEIGHED_AT_ONCE]
-        )
-    found /= np.maximum(lengths[here], 1e-9)
+        weighed = known[here[at : at + _WEIGHED_AT_ONCE]].astype(np.float32)
+        # Their lengths are not kept: to take them once would bring all of the file into memory.
+        weighed /= np.maximum(np.linalg.norm(weighed, axis=1, keepdims=True), 1e-9)
+        np.matmul(np.array(vectors), weighed.T, out=found[:, at : at + _WEIGHED_AT_ONCE])
     found[:, pieces >= len(known)] = 0
     return found
 
@@ -179,15 +177,9 @@ def _read() -> _WordVectors:
     from tokenizers import Tokenizer
 
     wheel = metadata.distribution(_WHEEL)
-    vectors = _mapped(Path(str(wheel.locate_file(_WEIGHTS))))
-    lengths = [
-        np.linalg.norm(vectors[at : at + _WEIGHED_AT_ONCE].astype(np.float32), axis=1)
-        for at in range(0, len(vectors), _WEIGHED_AT_ONCE)
-    ]
     return _WordVectors(
         tokenizer=Tokenizer.from_file(str(wheel.locate_file(_TOKENIZER))),
-        vectors=vectors,
-        lengths=np.concatenate(lengths),
+        vectors=_mapped(Path(str(wheel.locate_file(_WEIGHTS)))),
     )
 
 

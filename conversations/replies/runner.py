@@ -69,8 +69,6 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
         return
     claim, known = claimed
     requests = Requests(claim, known, runtime.pool, runtime.kept_places)
-    if known.path_tokens >= meanings.LONG:
-        embeddings.load_aside()  # its first recall need not wait for them
     del claimed, known  # what was said is not kept for as long as its answer takes
     crash_point("between_claim_and_plan")
     running = RunningReply(claim)
@@ -96,12 +94,15 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
                 price=answer.entry.price if answer.entry else None,
             )
             runtime.writer.append(running.entry("", Kind.END), at_once=True)
+            is_near_cut = answer.compaction_is_due(outcome)
+            if is_near_cut:
+                embeddings.load_aside()  # the first recall of this process need not wait for them
             reply_finished.send_robust(
                 sender=None,
                 conversation_id=claim.conversation_id,
                 state=outcome.state,
                 is_unnamed=claim.is_unnamed,
-                compaction_due=answer.compaction_is_due(outcome),
+                compaction_due=is_near_cut,
                 vectors_due=answer.vectors_are_due(outcome),
             )
             if ended.has_waiting:
