@@ -211,12 +211,14 @@ def measure(quick: bool, only: set[str]) -> dict[str, Any]:
             found["short_replies"] = [
                 measure_pace(stack, viewers[:count], **SHORT_REPLY, spread=2.0) for count in sizes
             ]
-        if wanted("length"):
-            found["length"] = measure_length(stack, rounds=1 if quick else 5, messages=5000)
         if wanted("many"):
             reply = {"deltas": 100, "pace": 40} if quick else LONG_REPLY
             spread = 3.0 if quick else 16.0
             found["long_replies"] = measure_pace(stack, viewers[:many], **reply, spread=spread)
+        if wanted("length"):
+            with Peak.of(stack) as peak:  # recall has brought its tables by then
+                found["length"] = measure_length(stack, rounds=1 if quick else 5, messages=5000)
+            found["length"]["web_memory_mb"] = round(peak.memory_mb)
     found["load_average_after"] = os.getloadavg()[0]
     return found
 
@@ -266,6 +268,8 @@ def print_table(found: dict[str, Any]) -> None:
             f"first token at {figures['streams']}, ms: {shown}; the POST alone {figures['post_p50_ms']:g};"
             f" added {times:.1f} times what the relay adds"
         )
+    if length := found.get("length"):
+        print(f"the web process with the tables of recall, afterwards: {length['web_memory_mb']} MB")
     for figures in [*found.get("short_replies", []), *filter(None, [found.get("long_replies")])]:
         print(
             f"{figures['streams']:>5} replies of {figures['ideal_s']:g} s: {figures['in_pace']} of {figures['replies']}"
