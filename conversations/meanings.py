@@ -22,6 +22,8 @@ from conversations.models.conversation import ConversationQuerySet
 #: Tokens of a path from which on its messages have vectors: half of what a request holds with the smallest preset of
 #: Parley's own.
 LONG = 2_000
+#: Tokens of a path from which a process gets ready to embed a question: the default preset leaves out beyond 16,000.
+SOON_ASKED = 10_000
 #: Tokens that a path grows by from one time to the next: as many as each of them keeps of its end when it cuts.
 STEP = 1_000
 #: Messages that are locked and written together, and those of one run: 40 s, if each is as long as can be.

@@ -94,15 +94,14 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
                 price=answer.entry.price if answer.entry else None,
             )
             runtime.writer.append(running.entry("", Kind.END), at_once=True)
-            is_near_cut = answer.compaction_is_due(outcome)
-            if is_near_cut:
+            if requests.known.path_tokens >= meanings.SOON_ASKED:
                 embeddings.load_aside()  # the first recall of this process need not wait for them
             reply_finished.send_robust(
                 sender=None,
                 conversation_id=claim.conversation_id,
                 state=outcome.state,
                 is_unnamed=claim.is_unnamed,
-                compaction_due=is_near_cut,
+                compaction_due=answer.compaction_is_due(outcome),
                 vectors_due=answer.vectors_are_due(outcome),
             )
             if ended.has_waiting:

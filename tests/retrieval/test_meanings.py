@@ -122,8 +122,9 @@ class GrownTests(ReplyTestCase):
                     reply = await self.finished(await self.astart("Is it deep?"))
                     load.assert_not_called()
                     # A path that is long already: its first recall need not wait for them.
-                    await Message.objects.filter(reply=reply).aupdate(token_count=meanings.LONG)
+                    await Message.objects.filter(reply=reply).aupdate(token_count=meanings.SOON_ASKED)
                     await self.finished(await self.asend(reply.conversation, "And wide?"))
+                    await sync_to_async(until)(lambda: load.called, "the tables")
             load.assert_called_once()
 
 
