@@ -153,6 +153,20 @@ def ask(page: Page, text: str) -> str:
     return page.url
 
 
+#: What fades in or moves stands still: a panel on its way is beyond its edge, and a colour has too little contrast.
+STILL = """
+() => document.getAnimations().every(
+  ({ playState, effect }) => playState != 'running' || effect.getTiming().iterations == Infinity)
+"""
+
+
+def too_wide(page: Page, script: str) -> list[str]:
+    """What a script finds wider than its place, once the page stands still."""
+    page.wait_for_function(STILL)
+    found: list[str] = page.evaluate(script)
+    return found
+
+
 def finished(page: Page) -> str:
     """The text of the last reply, once it has ended."""
     last = page.locator(".msg--assistant").last

@@ -14,7 +14,7 @@ from conversations.money import DOLLAR
 from tests.servers import Server
 from tests.spending import hold, line
 
-from .conftest import SignIn, ask, finished, write
+from .conftest import STILL, SignIn, ask, finished, write
 from .test_reading import conversation_of
 
 pytestmark = pytest.mark.browser
@@ -23,13 +23,6 @@ AXE = Axe()
 #: A model may begin with a small heading.
 OPTIONS = {"resultTypes": ["violations"], "rules": {"heading-order": {"enabled": False}}}
 REPLY = (Path(__file__).parent.parent / "corpus" / "reply.md").read_text(encoding="utf-8")
-
-
-#: Until what fades in or moves stands still: a colour on its way has too little contrast.
-STILL = """
-() => document.getAnimations().every(
-  ({ playState, effect }) => playState != 'running' || effect.getTiming().iterations == Infinity)
-"""
 
 
 def assert_accessible(page: Page, what: str) -> None:

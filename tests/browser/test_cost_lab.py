@@ -11,7 +11,7 @@ from conversations import presets
 from conversations.models import Conversation, User
 from tests.lab.test_page import talk
 
-from .conftest import SignIn, finished, until, write
+from .conftest import SignIn, finished, too_wide, until, write
 from .test_accessibility import assert_accessible
 from .test_presets import WIDE
 from .test_reading import conversation_of
@@ -95,7 +95,7 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(
     page.get_by_role("radio", name="Summary").focus()
     page.keyboard.press("Space")
     assert_accessible(page, "the cost lab with one line chosen")
-    assert page.evaluate(WIDE) == []
+    assert too_wide(page, WIDE) == []
 
 
 def test_on_a_phone_all_of_a_conversation_is_two_touches_away(sign_in: SignIn, alice: User) -> None:
@@ -125,7 +125,7 @@ def test_on_a_phone_all_of_a_conversation_is_two_touches_away(sign_in: SignIn, a
         assert box and box["height"] >= 44, name
         item.tap()
         page.wait_for_url(f"**/{where}*")
-        assert page.evaluate(WIDE) == [], name
+        assert too_wide(page, WIDE) == [], name
     page.goto(address)
     write(page, "And then? [[deltas=2]]")
     page.get_by_role("button", name="Send", exact=True).tap()

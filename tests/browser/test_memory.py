@@ -9,7 +9,7 @@ from conversations import memory
 from conversations.memory import Fact
 from conversations.models import MemoryItem, User
 
-from .conftest import SignIn, write
+from .conftest import SignIn, too_wide, write
 from .test_accessibility import assert_accessible
 from .test_reading import conversation_of
 
@@ -113,7 +113,7 @@ def test_long_facts_stay_inside_a_small_screen(sign_in: SignIn, alice: User, dar
     for where in ("/memory/", f"{address}memory/"):
         page.goto(where)
         expect(page.locator(".fact").first).to_be_visible()
-        assert page.evaluate(WIDE) == []
+        assert too_wide(page, WIDE) == []
         assert_accessible(page, where)
 
 

@@ -12,7 +12,7 @@ from conversations import presets
 from conversations.context.presets import CHAT
 from conversations.models import Conversation, User
 
-from .conftest import SignIn, until, write
+from .conftest import SignIn, too_wide, until, write
 from .test_reading import conversation_of
 
 pytestmark = pytest.mark.browser
@@ -135,7 +135,7 @@ def test_a_narrow_page_does_not_scroll_sideways(sign_in: SignIn, alice: User) ->
             page.get_by_role("button", name="Preset: Chat").click()
             box = page.locator("#preset-menu").bounding_box()
             assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390, box
-        assert page.evaluate(WIDE) == [], address
+        assert too_wide(page, WIDE) == [], address
         send = page.get_by_role("button", name="Send", exact=True)
         if send.is_visible():
             box = send.bounding_box()

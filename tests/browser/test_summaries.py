@@ -10,7 +10,7 @@ from conversations.models import Conversation, Message, User
 from conversations.summaries.versions import keep
 from tests.summaries.talks import say
 
-from .conftest import SignIn
+from .conftest import SignIn, too_wide
 from .test_accessibility import assert_accessible
 
 pytestmark = pytest.mark.browser
@@ -101,9 +101,9 @@ def test_it_fits_on_a_phone(sign_in: SignIn, alice: User, conversation: Conversa
     page: Page = sign_in(alice, viewport={"width": 390, "height": 844})
     page.goto(f"/conversations/{conversation.pk}/summaries/")
     expect(page.get_by_text("Version 2").first).to_be_visible()
-    assert page.evaluate(WIDE) == []
+    assert too_wide(page, WIDE) == []
     page.goto(f"/conversations/{conversation.pk}/")
-    assert page.evaluate(WIDE) == []
+    assert too_wide(page, WIDE) == []
 
 
 def test_the_panel_shows_what_the_worker_has_written_by_itself(
