@@ -104,7 +104,7 @@ def rerank(
     rarity = np.maximum(np.log1p((len(at) - having + 0.5) / (having + 0.5)), 0.05)
     rarity /= rarity.sum()
     close = np.zeros(len(scores))
-    close[at] = _from_0_to_1(rarity @ each)
+    close[at] = from_0_to_1(rarity @ each)
     together = np.zeros(len(scores))
     together[at] = rarity @ _around(each, at, formula.around)
     both = formula.words * first.words + formula.meaning * first.meaning + formula.close * close
@@ -139,7 +139,11 @@ def _around(each: Numbers, at: Positions, distance: int) -> Numbers:
     return most
 
 
-def _from_0_to_1(values: Numbers) -> Numbers:
-    """Stretched so that the least is 0 and the most is 1."""
-    least, most = values.min(), values.max()
-    return (values - least) / (most - least) if most > least else np.sign(values)
+def from_0_to_1(values: Numbers) -> Numbers:
+    """Stretched so that the least is 0 and the most is 1; what is unknown is 0."""
+    known = np.isfinite(values)
+    if not known.any():
+        return np.zeros(len(values))
+    least, most = values[known].min(), values[known].max()
+    stretched = (values - least) / (most - least) if most > least else np.where(values > 0, 1.0, 0.0)
+    return np.where(known, stretched, 0.0)

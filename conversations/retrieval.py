@@ -19,7 +19,7 @@ from conversations.context.view import HistoryMessage, Recalled
 from conversations.database import Pool
 from conversations.kept_places import KeptPlaces, Line, Stretch
 from conversations.llm.embeddings import Vector, as_sql, embed_aside
-from conversations.reranking import Signals, beside, closest, rerank, shortlist
+from conversations.reranking import Signals, beside, closest, from_0_to_1, rerank, shortlist
 from conversations.text import clean_text
 
 #: Of a long question the beginning and the end are searched for.
@@ -223,14 +223,15 @@ async def recall(
             if row is None or row["places"] is None:
                 return []
             candidates = _unpacked(row["places"], words["postings"] or b"")
-        scores = score(candidates, formula)
+        first = signals(candidates, formula)
+        scores = score(candidates, formula, first=first)
         scores[np.isin(candidates.places, [0, *words["skipped"]])] = 0.0
         costs = candidates.tokens + overhead
         at = shortlist(scores, costs, room)
         if 2 * np.count_nonzero(np.isfinite(candidates.cosines[at])) > len(at):
             await cursor.execute(_PIECES, {**here, "places": candidates.places[at].tolist()})
             pieces = {row["id"]: row["pieces"] async for row in cursor}
-            scores = looked_at_again(scores, at, pieces, words["meant"], candidates, formula)
+            scores = looked_at_again(scores, at, pieces, words["meant"], candidates, first)
         chosen = pack(scores, costs, room)
         if not chosen and room > 0 and scores.any():
             chosen = [int(scores.argmax())]
@@ -245,14 +246,16 @@ async def recall(
     return sorted(recalled, key=lambda one: one.score, reverse=True)
 
 
-def score(candidates: Candidates, formula: Formula = FORMULA) -> Numbers:
+def score(candidates: Candidates, formula: Formula = FORMULA, *, first: Signals | None = None) -> Numbers:
     """What each message of a path has to say about the question; 0 for what may not be recalled.
+
+    `first` is what `signals` gives, for who has it at hand.
 
     `(smooth((0.6 * words + 0.4 * meaning) ** 2) + 1.5 * together * meaning) / max(tokens, 60) ** 0.5`, where `words` is
     BM25 and `meaning` the cosine, both from 0 to 1; without a vector anywhere, `smooth(words) + 0.3 * together`.
     Where the constants come from: docs/decisions/0096-recall-measured.md.
     """
-    first = signals(candidates, formula)
+    first = first or signals(candidates, formula)
     if first.meaning.any():
         both = (formula.words * first.words + (1 - formula.words) * first.meaning) ** 2
         around = formula.together * first.together * first.meaning
@@ -267,8 +270,8 @@ def score(candidates: Candidates, formula: Formula = FORMULA) -> Numbers:
 def signals(candidates: Candidates, formula: Formula = FORMULA) -> Signals:
     """What `score` weighs."""
     return Signals(
-        words=_from_0_to_1(bm25(candidates, formula)),
-        meaning=_from_0_to_1(candidates.cosines),
+        words=from_0_to_1(bm25(candidates, formula)),
+        meaning=from_0_to_1(candidates.cosines),
         together=together(candidates, formula.around),
     )
 
@@ -279,21 +282,22 @@ def looked_at_again(
     pieces: Mapping[int, bytes],
     words: Sequence[str],
     candidates: Candidates,
-    formula: Formula = FORMULA,
+    first: Signals,
 ) -> Numbers:
     """The scores after the second look at the messages `at`, by the pieces of each place.
 
     As they are where messages have vectors and no pieces: they would fall behind the others for nothing.
     """
     places = candidates.places[at].tolist()
+    have_vectors = np.isfinite(candidates.cosines[at])
     if any(
-        place not in pieces for place in candidates.places[at[np.isfinite(candidates.cosines[at])]].tolist()
+        has_vector and place not in pieces for place, has_vector in zip(places, have_vectors, strict=True)
     ):
         return scores
     found = closest(words, [pieces.get(place, b"") for place in places])
     if found is None:
         return scores
-    return rerank(scores, at, found, first=signals(candidates, formula), tokens=candidates.tokens)
+    return rerank(scores, at, found, first=first, tokens=candidates.tokens)
 
 
 def together(candidates: Candidates, around: int) -> Numbers:
@@ -412,13 +416,3 @@ def _rarity(having: npt.NDArray[np.int64], messages: int) -> Numbers:
     """BM25's inverse document frequency."""
     rarity: Numbers = np.log1p((messages - having + 0.5) / (having + 0.5))
     return rarity
-
-
-def _from_0_to_1(values: Numbers) -> Numbers:
-    """Stretched so that the least is 0 and the most is 1; what is unknown is 0."""
-    known = np.isfinite(values)
-    if not known.any():
-        return np.zeros(len(values))
-    least, most = values[known].min(), values[known].max()
-    stretched = (values - least) / (most - least) if most > least else np.where(values > 0, 1.0, 0.0)
-    return np.where(known, stretched, 0.0)

@@ -22,6 +22,7 @@ from conversations.retrieval import (
     looked_at_again,
     pack,
     score,
+    signals,
 )
 
 _WORD = re.compile(r"\w+")
@@ -55,12 +56,13 @@ class Recollection:
         if not path:
             return []
         meant, candidates = self._candidates(question.content, len(path))
-        scores = score(candidates)
+        first = signals(candidates)
+        scores = score(candidates, first=first)
         scores[[place for pk in wanted.skip if (place := self._places.get(pk, len(path))) < len(path)]] = 0.0
         costs = candidates.tokens + self.overhead
         at = shortlist(scores, costs, wanted.room)
         if np.isfinite(candidates.cosines[at]).any():
-            scores = looked_at_again(scores, at, self._pieces, meant, candidates)
+            scores = looked_at_again(scores, at, self._pieces, meant, candidates, first)
         chosen = pack(scores, costs, wanted.room)
         if not chosen and scores.any():
             chosen = [int(scores.argmax())]
