@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from conversations import memory
 from conversations.memory import Fact
@@ -33,12 +33,18 @@ def keep(alice: User, *texts: str, kind: MemoryItem.Kind = Kind.PREFERENCE) -> N
         memory.remember(alice, Fact(kind=kind, text=text))
 
 
-def test_a_rule_in_a_message_is_remembered_and_undone_in_its_place(page: Page, alice: User) -> None:
+def remembered(page: Page, alice: User) -> Locator:
+    """The line below a message that says a rule, in a conversation that is open now."""
     page.goto(conversation_of(alice, "How high are the fees?"))
     write(page, "Never mention prices. [[deltas=2]]")
     page.keyboard.press("Enter")
     line = page.locator(".remembered")
     expect(line).to_contain_text("Remembered: Never mention prices")
+    return line
+
+
+def test_a_rule_in_a_message_is_remembered_and_undone_in_its_place(page: Page, alice: User) -> None:
+    line = remembered(page, alice)
     line.get_by_role("button", name="Undo: forget").press("Enter")
     expect(line).to_contain_text("Forgotten.")
     assert MemoryItem.objects.get().text == ""
@@ -48,11 +54,7 @@ def test_a_rule_in_a_message_is_remembered_and_undone_in_its_place(page: Page, a
 
 
 def test_a_button_works_from_the_moment_in_which_it_appears(page: Page, alice: User) -> None:
-    page.goto(conversation_of(alice, "How high are the fees?"))
-    write(page, "Never mention prices. [[deltas=2]]")
-    page.keyboard.press("Enter")
-    line = page.locator(".remembered")
-    expect(line).to_contain_text("Remembered: Never mention prices")
+    line = remembered(page, alice)
     page.evaluate("""new MutationObserver((_, observer) => {
         const undo = document.querySelector('.remembered button');
         if (undo) { observer.disconnect(); undo.click(); }
