@@ -1,7 +1,8 @@
-"""What a runner takes a reply with: its claim, and all that a request for it may be made of, in one round trip."""
+"""What a process takes a reply with: its claim, and all that a request for it may be made of, in one round trip."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from django.conf import settings
 from conversations.context.cut import Cut
 from conversations.context.policy import FIXED_BUDGET, Strategy
 from conversations.context.presets import Preset
+from conversations.models import Reply
 from conversations.policies import stored_preset
 
 #: Messages that are read of a path at most.
@@ -45,67 +47,55 @@ END::bigint
 #: Whether there is anything beside the path that a request may show, or must not.
 _HAS_BACKGROUND = """
 c.cut->'inserts' <> '[]' OR c.cut->'memory' <> '[]'
-OR EXISTS (SELECT FROM memory_items i WHERE i.user_id = c.user_id AND i.scope = 'person' AND i.state = 'active')
-OR EXISTS (SELECT FROM memory_items i WHERE i.conversation_id = c.conversation_id)
-OR EXISTS (SELECT FROM conversation_summaries s WHERE s.conversation_id = c.conversation_id)
+OR EXISTS (SELECT FROM memory_items i WHERE i.user_id = u.id AND i.scope = 'person' AND i.state = 'active')
+OR EXISTS (SELECT FROM memory_items i WHERE i.conversation_id = {conversation})
+OR EXISTS (SELECT FROM conversation_summaries s WHERE s.conversation_id = {conversation})
 """
 
-#: In one row: every reply begins with it. It must be on the disk before it is believed: a claim that PostgreSQL lost
-#: with its process would be made again with the same epoch, and two runners would both be right.
-#:
-#: `line`: the unforked lines that make up the path to the question, each with the depth up to which it belongs to it.
-#: What is not on them is not in a request. `path` goes up to where the last request began, if that is on it, however
-#: long its messages are; and else as far as `view_tokens` reach without the question, of which no message takes more
-#: than half.
+#: What the model of the last request was shown first, for a strategy that goes on from there.
+_FIRST = f"""
+CASE WHEN coalesce(c.preset->>'strategy' NOT IN ({_CHOOSING}), true) THEN (c.cut->>'first_message_id')::uuid END
+"""
+_IS_DATED = f"coalesce(c.preset->>'strategy' = '{Strategy.IMPORTANCE}', false)"
+
+
+def _history(last: str, is_asked: str) -> str:
+    return f"request_history({last}, {_FIRST}, {_VIEW}, {MOST_MESSAGES}, {is_asked}, {_IS_DATED})"
+
+
+def known_of(asked_by: str, *, last: str, is_asked: str) -> str:
+    """The columns of what is known of a conversation `c`, or of none yet, to its owner `u`. Needs `claim_values`.
+
+    `last`: the last message of the path that is read, which is the question itself if `is_asked`; `asked_by`: the
+    conversation's id.
+    """
+    return f"""
+    u.fallback_model, c.cut, extract(epoch FROM now() - c.cut_at)::float8 AS cut_age,
+    {_history(last, is_asked)} AS history,
+    CASE WHEN {_HAS_BACKGROUND.format(conversation=asked_by)}
+        THEN request_background({asked_by}, {last}, u.id, u.is_remembering, c.cut)
+    END AS background
+    """
+
+
+#: In one row: what no send has claimed begins with it. Either must be on the disk before it is believed: a claim that
+#: PostgreSQL lost with its process would be made again with the same epoch, and two runners would both be right.
 CLAIM = f"""
-WITH RECURSIVE claimed AS (
+WITH claimed AS (
     UPDATE replies r SET state = 'running', epoch = r.epoch + 1, runner = %(runner)s,
         started_at = coalesce(r.started_at, now()), lease_expires_at = now() + %(lease)s * interval '1 s'
-    FROM conversations c JOIN users u ON u.id = c.user_id
-    WHERE r.id = %(id)s AND r.state = 'queued' AND c.id = r.conversation_id
+    WHERE r.id = %(id)s AND r.state = 'queued'
     RETURNING r.id AS reply_id, r.epoch, r.conversation_id, r.question_id, r.model, r.temperature, r.max_tokens,
-        r.continues_id, c.system_prompt, c.reply_tokens, c.title_source = 'default' AS is_unnamed, r.user_id,
-        u.fallback_model, u.is_remembering, r.stop_requested_at IS NOT NULL AS stop_requested,
-        (SELECT count(*) FROM reply_attempts a WHERE a.reply_id = r.id)::int AS attempts,
-        c.preset, md5(c.preset::text) AS preset_digest, {_VIEW} AS view_tokens,
-        c.cut, extract(epoch FROM now() - c.cut_at)::float8 AS cut_age
-), line AS (
-    SELECT m.branch_id AS id, m.path_messages AS until FROM claimed c JOIN messages m ON m.id = c.question_id
-    UNION ALL
-    SELECT b.parent_id, least(line.until, b.until)
-    FROM line JOIN message_branches b ON b.id = line.id WHERE b.parent_id IS NOT NULL
-), start AS (
-    SELECT m.id FROM claimed c JOIN messages m ON m.id = (c.cut->>'first_message_id')::uuid
-        JOIN line ON line.id = m.branch_id AND m.path_messages <= line.until
-    WHERE coalesce(c.preset->>'strategy' NOT IN ({_CHOOSING}), true)
-), path AS (
-    SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.is_set_aside, m.created_at, m.path_messages,
-        m.path_tokens, 1 AS step, 0::bigint AS total
-    FROM claimed c JOIN messages m ON m.id = c.question_id
-    UNION ALL
-    SELECT m.id, m.parent_id, m.role, m.content, m.token_count, m.is_set_aside, m.created_at, m.path_messages,
-        m.path_tokens, path.step + 1,
-        path.total + least(m.token_count, (SELECT view_tokens / 2 FROM claimed))
-    FROM path JOIN messages m ON m.id = path.parent_id
-    WHERE path.step < {MOST_MESSAGES} AND path.id IS DISTINCT FROM (SELECT id FROM start)
-        AND (path.total <= (SELECT view_tokens FROM claimed) OR EXISTS (SELECT FROM start))
+        r.continues_id, r.user_id, r.stop_requested_at IS NOT NULL AS stop_requested
 )
-SELECT c.reply_id, c.epoch, c.conversation_id, c.question_id, c.model, c.temperature, c.max_tokens, c.system_prompt,
-    c.reply_tokens, c.is_unnamed, c.user_id, c.fallback_model, c.attempts, c.stop_requested, c.preset, c.preset_digest,
-    c.cut, c.cut_age,
-    CASE WHEN c.continues_id IS NULL THEN ''
-        ELSE coalesce((SELECT content FROM messages m WHERE m.id = c.continues_id), '') END AS continued_text,
-    (
-        SELECT json_agg(json_build_array(id, role, content, token_count, is_set_aside,
-            CASE WHEN c.preset->>'strategy' = '{Strategy.IMPORTANCE}' THEN extract(epoch FROM created_at) END)
-            ORDER BY step DESC) FROM path
-    ) AS history,
-    (SELECT path_messages FROM path WHERE step = 1) AS path_messages,
-    (SELECT path_tokens FROM path WHERE step = 1) AS path_tokens,
-    CASE WHEN {_HAS_BACKGROUND}
-        THEN request_background(c.conversation_id, c.question_id, c.user_id, c.is_remembering, c.cut)
-    END AS background
-FROM claimed c
+SELECT r.reply_id, r.epoch, r.conversation_id, r.question_id, r.model, r.temperature, r.max_tokens, r.user_id,
+    r.stop_requested, c.system_prompt, c.reply_tokens, c.title_source = 'default' AS is_unnamed, c.preset,
+    md5(c.preset::text) AS preset_digest, q.path_messages, q.path_tokens,
+    (SELECT count(*) FROM reply_attempts a WHERE a.reply_id = r.reply_id)::int AS attempts,
+    coalesce((SELECT content FROM messages m WHERE m.id = r.continues_id), '') AS continued_text,
+    {known_of("c.id", last="q.id", is_asked="true")}
+FROM claimed r JOIN conversations c ON c.id = r.conversation_id JOIN users u ON u.id = c.user_id
+    JOIN messages q ON q.id = r.question_id
 """
 
 
@@ -183,6 +173,17 @@ class Known:
     cut_age: float | None = None  #: seconds since the request before this one had its reply
 
 
+class Claimed(NamedTuple):
+    """A reply that is this process's to answer."""
+
+    claim: Claim
+    known: Known
+
+    def bounded(self, max_tokens: int) -> Claimed:
+        """The same for a shorter answer."""
+        return self._replace(claim=replace(self.claim, max_tokens=max_tokens))
+
+
 def claim_values(reply_id: UUID, runner: str) -> dict[str, Any]:
     return {
         "id": reply_id,
@@ -192,7 +193,7 @@ def claim_values(reply_id: UUID, runner: str) -> dict[str, Any]:
     }
 
 
-def read_claim(row: Mapping[str, Any]) -> tuple[Claim, Known]:
+def read_claim(row: Mapping[str, Any]) -> Claimed:
     """The values in the row of a claim."""
     values = dict(row)
     cut, cut_age = values.pop("cut"), values.pop("cut_age")
@@ -213,7 +214,35 @@ def read_claim(row: Mapping[str, Any]) -> tuple[Claim, Known]:
             recalled_before=[said for said in before if said.id not in forgotten],
             forgotten=forgotten,
         )
-    return Claim(preset=stored_preset(values.pop("preset")), **values), known
+    return Claimed(Claim(preset=stored_preset(values.pop("preset")), **values), known)
+
+
+def claim_of(reply: Reply, row: dict[str, Any], *, is_asked: bool) -> Claimed:
+    """The claim that a send makes for its own process. `row`: what it has found, up to its question if `is_asked`."""
+    conversation, question = reply.conversation, reply.question
+    own = {
+        "reply_id": reply.pk,
+        "epoch": reply.epoch,
+        "conversation_id": conversation.pk,
+        "question_id": question.pk,
+        "model": reply.model,
+        "temperature": reply.temperature,
+        "max_tokens": reply.max_tokens,
+        "user_id": reply.user_id,
+        "stop_requested": False,
+        "system_prompt": conversation.system_prompt,
+        "reply_tokens": conversation.reply_tokens,
+        "preset": conversation.preset,
+        "attempts": 0,
+        "continued_text": reply.continues.content if reply.continues else "",
+        # Django's connections leave these as text.
+        "cut": json.loads(row["cut"]) if row["cut"] else None,
+    }
+    history = row["history"]
+    if not is_asked:
+        at = reply.created_at.timestamp()
+        history = [*history, [str(question.pk), "user", question.content, question.token_count, False, at]]
+    return read_claim(row | own | {"history": history})
 
 
 def _cut(stored: dict[str, Any] | None) -> Cut | None:

@@ -42,6 +42,7 @@ from conversations.providers import provider_for
 from conversations.text import utf16_length
 
 from .bounds import Allowance
+from .claims import Claimed
 from .context import Requests, Sent
 from .payment import purpose_of
 from .running import Ending, RunningReply, joined
@@ -62,9 +63,12 @@ T = TypeVar("T")
 THINKING_PACE = 200
 
 
-async def run_reply(runtime: ReplyRuntime, reply_id: UUID) -> None:
-    """Answer a queued reply, unless another process has it; returns when it has ended or is no longer ours."""
-    claimed = await runtime.store.claim(reply_id, runtime.name)
+async def run_reply(runtime: ReplyRuntime, reply_id: UUID, claimed: Claimed | None = None) -> None:
+    """Answer a reply that is claimed, or queued unless another process has it.
+
+    Returns when it has ended or is no longer ours.
+    """
+    claimed = claimed or await runtime.store.claim(reply_id, runtime.name)
     if claimed is None:
         return
     claim, known = claimed

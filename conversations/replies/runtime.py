@@ -28,6 +28,7 @@ from conversations.metrics import LOOP_LAG
 from conversations.models import UNFINISHED
 from conversations.providers import close_providers
 
+from .claims import Claimed
 from .live import LiveReplies, LiveReply, Viewer
 from .recovery import recover_replies
 from .runner import run_reply
@@ -168,26 +169,33 @@ class ReplyRuntime:
 
     # --- Replies ----------------------------------------------------------------------------------------
 
-    def wake(self, reply_id: UUID) -> None:
-        """Start a reply that was just committed. Called from any thread."""
+    @property
+    def takes_replies(self) -> bool:
+        """Whether a reply that is sent here may begin here."""
+        return self._loop is not None and not self._is_draining
+
+    def wake(self, reply_id: UUID, claimed: Claimed | None = None) -> None:
+        """Start a reply that was just committed, claimed for this process or not. Called from any thread."""
         if self._loop is not None:
             # In a context of its own: the request's, kept by what is begun here, would keep the request.
-            self._loop.call_soon_threadsafe(self._start, reply_id, context=contextvars.Context())
+            self._loop.call_soon_threadsafe(self._start, reply_id, claimed, context=contextvars.Context())
 
-    def _start(self, reply_id: UUID) -> None:
+    def _start(self, reply_id: UUID, claimed: Claimed | None = None) -> None:
+        if self._is_draining and claimed is not None:
+            self._begin(self.store.requeue(reply_id, claimed.claim.epoch))
         if self._is_draining or reply_id in self._tasks:
             return
         # Not in the context of whoever starts it: inside a request's, each ORM call would take that request's thread.
         task = asyncio.get_running_loop().create_task(
-            self._run(reply_id), context=contextvars.Context(), name=f"reply {reply_id}"
+            self._run(reply_id, claimed), context=contextvars.Context(), name=f"reply {reply_id}"
         )
         self._tasks[reply_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(reply_id, None))
 
-    async def _run(self, reply_id: UUID) -> None:
+    async def _run(self, reply_id: UUID, claimed: Claimed | None) -> None:
         log_context.set(str(reply_id))
         try:
-            await run_reply(self, reply_id)
+            await run_reply(self, reply_id, claimed)
         except DATABASE_AWAY as error:
             logger.warning("reply %s waits for the database: %s", reply_id, type(error).__name__)
         except Exception:

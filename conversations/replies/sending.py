@@ -25,6 +25,7 @@ from conversations.database import plain_cursor
 from conversations.llm.tokens import kept_tokens, scaled
 from conversations.models import (
     DEFAULT_TITLE,
+    UNFINISHED,
     Conversation,
     Hold,
     MemoryItem,
@@ -40,11 +41,15 @@ from conversations.titles import first_words
 
 from . import statements
 from .bounds import ask_before
+from .claims import Claimed
 from .quoting import Offer, Prospect, Words, offers
 from .runtime import current_runtime
 from .statements import Standing, count_running, lock_sender, read_standing
 
 Place = Literal["leaf", "end", "branch"]
+
+#: A new reply, with its claim if this process is to answer it.
+Sent = tuple[Reply, Claimed | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,13 +232,15 @@ def keep_reply(reply: Reply) -> None:
     Message.objects.filter(reply=reply, is_set_aside=True).update(is_set_aside=False)
 
 
-def _once(user: User, draft: Draft, conversation_id: UUID | None, send: partial[Reply]) -> Reply:
+def _once(user: User, draft: Draft, conversation_id: UUID | None, send: partial[Sent]) -> Reply:
     """Run `send` unless its key was used: then give what it gave. Two at the same time: the second waits and loses."""
     try:
         with transaction.atomic():
-            reply = send()
+            reply, claimed = send()
+            if claimed is not None and reply.is_shortened:
+                claimed = claimed.bounded(reply.max_tokens)
             crash_point("before_commit")
-            transaction.on_commit(partial(_wake, reply.pk))
+            transaction.on_commit(partial(_wake, reply.pk, claimed))
     except (IntegrityError, SendRefused) as error:
         # The key's index knows whether it was used; who sends for the first time need not ask.
         if earlier := _earlier(user, draft, conversation_id):
@@ -256,7 +263,7 @@ def _earlier(user: User, draft: Draft, conversation_id: UUID | None) -> Reply | 
     return earlier
 
 
-def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: dict[str, Any]) -> Reply:
+def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: dict[str, Any]) -> Sent:
     text, entry = _checked(draft)
     lock_sender(user.pk)
     conversation = Conversation(
@@ -270,13 +277,14 @@ def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: di
     question = _question(conversation, None, text)
     conversation.leaf = question
     policy = policy_in(conversation, entry)
-    reply = _reply(user, conversation, question, draft, policy, None, state=_turn(count_running(user.pk)))
-    beside = _with_stated(user, question, statements.write(statements.BEGIN, reply))
-    _hold(reply, entry, policy, beside, text)
-    return reply
+    state = _turn(user, count_running(user.pk), text)
+    reply = _reply(user, conversation, question, draft, policy, None, state=state)
+    told, claimed = statements.write(statements.BEGIN, reply)
+    _hold(reply, entry, policy, _with_stated(user, question, told), text)
+    return reply, claimed
 
 
-def _send(user: User, conversation_id: UUID, draft: Draft) -> Reply:
+def _send(user: User, conversation_id: UUID, draft: Draft) -> Sent:
     text, entry = _checked(draft)
     lock_sender(user.pk)
     found = read_standing(user.pk, conversation_id)
@@ -284,16 +292,16 @@ def _send(user: User, conversation_id: UUID, draft: Draft) -> Reply:
     if found.is_busy and draft.place == "branch":
         raise ReplyRunning
     # Behind another it hangs where that one's question hangs until that reply has ended: see `release_waiting`.
-    state = ReplyState.WAITING if found.is_busy else _turn(found.running)
+    state = ReplyState.WAITING if found.is_busy else _turn(user, found.running, text)
     conversation = found.conversation
     question = _question(conversation, parent_id, text)
     policy = policy_in(conversation, entry)
     reply = _reply(user, conversation, question, draft, policy, conversation_id, state=state)
-    statements.write(statements.ASK_BEHIND if found.is_busy else statements.ASK, reply)
+    _, claimed = statements.write(statements.ASK_BEHIND if found.is_busy else statements.ASK, reply)
     _hold(reply, entry, policy, _with_stated(user, question, found.beside), text)
     if not found.is_busy:
         conversation.leaf, conversation.model = question, entry.id
-    return reply
+    return reply, claimed
 
 
 def _place(found: Standing, draft: Draft) -> UUID | None:
@@ -315,34 +323,42 @@ def _place(found: Standing, draft: Draft) -> UUID | None:
     raise LeafMoved
 
 
-def _retry(reply: Reply, draft: Draft) -> Reply:
+def _retry(reply: Reply, draft: Draft) -> Sent:
     return _answer_again(reply, draft, None)
 
 
-def _continue(reply: Reply, draft: Draft) -> Reply:
+def _continue(reply: Reply, draft: Draft) -> Sent:
     return _answer_again(reply, draft, reply.answer)
 
 
-def _answer_again(reply: Reply, draft: Draft, continues: Message | None) -> Reply:
+def _answer_again(reply: Reply, draft: Draft, continues: Message | None) -> Sent:
     """Another reply to the same question, while nothing is written in its conversation. Raises ReplyRunning."""
     entry = _entry(draft.model)
     lock_sender(reply.user_id)
     found = read_standing(reply.user_id, reply.conversation_id)
     if found.is_busy:
         raise ReplyRunning
-    conversation, question, state = found.conversation, reply.question, _turn(found.running)
+    conversation, question, state = found.conversation, reply.question, _turn(reply.user, found.running)
     policy = policy_in(conversation, entry)
     again = _reply(reply.user, conversation, question, draft, policy, conversation.pk, state=state)
     again.continues = continues
-    statements.write(statements.ASK_AGAIN, again)
+    _, claimed = statements.write(statements.ASK_AGAIN, again)
     _hold(again, entry, policy, found.beside)
     conversation.leaf, conversation.model = question, entry.id
-    return again
+    return again, claimed
 
 
-def _turn(running: int) -> ReplyState:
-    """Whether a reply begins now, or waits because this person has enough of them on their way."""
-    return ReplyState.QUEUED if running < settings.MAX_RUNNING_REPLIES else ReplyState.WAITING
+def _turn(user: User, running: int, text: str = "") -> ReplyState:
+    """Whether a reply begins now, in this process if that can, or waits: this person has enough of them on their way.
+
+    What a message states plainly is kept after it was saved, and its own request is told it: that one is claimed anew.
+    """
+    if running >= settings.MAX_RUNNING_REPLIES:
+        return ReplyState.WAITING
+    runtime = current_runtime()
+    is_stating = user.is_remembering and memory.may_state(text)
+    is_taken = runtime is not None and runtime.takes_replies and not is_stating
+    return ReplyState.RUNNING if is_taken else ReplyState.QUEUED
 
 
 def _checked(draft: Draft) -> tuple[str, ModelEntry]:
@@ -386,11 +402,14 @@ def _reply(
     *,
     state: ReplyState,
 ) -> Reply:
+    runtime = current_runtime() if state == ReplyState.RUNNING else None
     return Reply(
         user=user,
         conversation=conversation,
         question=question,
         state=state,
+        epoch=1 if runtime else 0,
+        runner=runtime.name if runtime else "",
         model=policy.model,
         temperature=(
             settings.DEFAULT_TEMPERATURE if conversation.temperature is None else conversation.temperature
@@ -414,7 +433,7 @@ def _hold(reply: Reply, entry: ModelEntry, policy: Policy, beside: Beside, text:
 
     It comes last in the transaction: the row of the person's day is locked for as short as can be.
     """
-    if reply.state != ReplyState.QUEUED:
+    if reply.state not in UNFINISHED:
         return  # it asks when it is its turn
     conversation, question = reply.conversation, reply.question
     ask = ask_before(
@@ -458,9 +477,9 @@ def _prospect(reply: Reply, text: str | None, beside: Beside) -> Prospect:
     )
 
 
-def _wake(reply_id: UUID) -> None:
+def _wake(reply_id: UUID, claimed: Claimed | None) -> None:
     """Start the reply in this process; without one that runs replies, the next sweep of any other starts it."""
     crash_point("after_commit")
     runtime = current_runtime()
     if runtime is not None:
-        runtime.wake(reply_id)
+        runtime.wake(reply_id, claimed)

@@ -11,12 +11,14 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import Model
-from psycopg.rows import class_row, scalar_row, tuple_row
+from psycopg.rows import class_row, dict_row, scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from conversations.context.bound import NOTHING_BESIDE, Beside
 from conversations.database import plain_cursor
-from conversations.models import Conversation, Reply
+from conversations.models import Conversation, Reply, ReplyState
+
+from .claims import Claimed, claim_of, claim_values, known_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,27 +129,56 @@ UPDATE conversations SET leaf_id = %(question)s, model = %(model)s, last_updated
 REPLY = """
 INSERT INTO replies (
     id, user_id, conversation_id, question_id, continues_id, model, temperature, max_tokens, state, idempotency_key,
-    body_hash, created_at, epoch, runner, text, reasoning, journal_position, error_code, error_detail
+    body_hash, created_at, epoch, runner, started_at, lease_expires_at, text, reasoning, journal_position, error_code,
+    error_detail
 ) VALUES (
     %(reply)s, %(user)s, %(conversation)s, %(question)s, %(continues)s, %(model)s, %(temperature)s, %(max_tokens)s,
-    %(state)s, %(key)s, %(body_hash)s, %(now)s, 0, '', '', '', '', '', ''
+    %(state)s, %(key)s, %(body_hash)s, %(now)s, %(epoch)s, %(runner)s, CASE WHEN %(epoch)s > 0 THEN now() END,
+    CASE WHEN %(epoch)s > 0 THEN now() + %(lease)s * interval '1 s' END, '', '', '', '', ''
 )
 """
 
-#: What the path to the question sums up to: a trigger has filled it in.
-_SUMS = "path_tokens, path_messages"
+#: A message that is asked for the first time. What the path to it sums up to, a trigger fills in.
+_ASKED = f"asked AS ({QUESTION} RETURNING path_tokens, path_messages)"
 
-#: A reply with what comes into being beside it: all of it or nothing. Each returns the sums of the question's path.
-_ASKED = f"""asked AS (
-    {QUESTION} RETURNING {_SUMS}
-)"""
-_RETURNING = "RETURNING (SELECT path_tokens FROM asked), (SELECT path_messages FROM asked)"
-BEGIN = f"WITH begun AS ({CONVERSATION}), {_ASKED} {REPLY} {_RETURNING}, {TOLD}"
-ASK = f"WITH {_ASKED}, shown AS ({LEAF}) {REPLY} {_RETURNING}"
-ASK_BEHIND = f"WITH {_ASKED} {REPLY} {_RETURNING}"
-ASK_AGAIN = f"""
-WITH asked AS (SELECT {_SUMS} FROM messages WHERE id = %(question)s), shown AS ({LEAF}) {REPLY} {_RETURNING}
-"""
+
+@dataclass(frozen=True)
+class Sending:
+    """A reply with what comes into being beside it: all of it or nothing. Returns the sums of the question's path."""
+
+    queued: str
+    taken: str  #: by this process, with all that its request may be made of
+
+    @classmethod
+    def of(cls, beside: str, *, is_begun: bool = False, is_asked: bool = False) -> Sending:
+        """`is_begun`: with it the conversation begins. `is_asked`: its question is there already."""
+        told = f", {TOLD} AS told" if is_begun else ""
+        last, asked = ("%(question)s::uuid", "true") if is_asked else ("%(parent)s::uuid", "false")
+        own = """
+        c.title_source = 'default' AS is_unnamed, md5(c.preset::text) AS preset_digest
+        """
+        new = "true AS is_unnamed, md5((%(preset)s::jsonb)::text) AS preset_digest"
+        return cls(
+            queued=f"""
+            WITH {beside}, replied AS ({REPLY}) SELECT path_tokens, path_messages{told} FROM asked
+            """,
+            taken=f"""
+            WITH {beside}, replied AS ({REPLY})
+            SELECT asked.path_tokens, asked.path_messages{told}, {new if is_begun else own},
+                {known_of("%(conversation)s::uuid", last=last, is_asked=asked)}
+            FROM asked CROSS JOIN users u LEFT JOIN conversations c ON c.id = %(conversation)s
+            WHERE u.id = %(user)s
+            """,
+        )
+
+
+BEGIN = Sending.of(f"begun AS ({CONVERSATION}), {_ASKED}", is_begun=True)
+ASK = Sending.of(f"{_ASKED}, shown AS ({LEAF})")
+ASK_BEHIND = Sending.of(_ASKED)
+ASK_AGAIN = Sending.of(
+    f"asked AS (SELECT path_tokens, path_messages FROM messages WHERE id = %(question)s), shown AS ({LEAF})",
+    is_asked=True,
+)
 
 SHORTEN = "UPDATE replies SET max_tokens = %s, is_shortened = true WHERE id = %s"
 
@@ -194,10 +225,11 @@ def _beside(told: list[int], summary_tokens: int = 0, inserts: int = 0, was_cut:
     )
 
 
-def write(statement: str, reply: Reply) -> Beside:
-    """Save a new reply, and what the statement saves with it. Raises IntegrityError: its key was used, for one.
+def write(sending: Sending, reply: Reply) -> tuple[Beside, Claimed | None]:
+    """Save a new reply, and what is saved with it. Raises IntegrityError: its key was used, for one.
 
-    Returns what is remembered of its owner, where the conversation begins with it.
+    Returns what is remembered of its owner, where the conversation begins with it; and where this process takes the
+    reply, its claim.
     """
     conversation, question = reply.conversation, reply.question
     values: dict[str, Any] = {
@@ -216,8 +248,10 @@ def write(statement: str, reply: Reply) -> Beside:
         "key": reply.idempotency_key,
         "body_hash": reply.body_hash,
         "now": reply.created_at,
+        "epoch": reply.epoch,
+        **claim_values(reply.pk, reply.runner),
     }
-    if statement is BEGIN:
+    if sending is BEGIN:
         values |= {
             "title": conversation.title,
             "system_prompt": conversation.system_prompt,
@@ -225,13 +259,15 @@ def write(statement: str, reply: Reply) -> Beside:
             "own_temperature": conversation.temperature,
             "own_reply_tokens": conversation.reply_tokens,
         }
-    with plain_cursor(tuple_row) as cursor:
-        found = cursor.execute(statement, values).fetchone()
-    assert found is not None
-    question.path_tokens, question.path_messages, *told = found
-    for row in (conversation, question, reply):
-        _is_stored(row)
-    return _beside(*told) if told else NOTHING_BESIDE
+    is_taken = reply.state == ReplyState.RUNNING
+    with plain_cursor(dict_row) as cursor:
+        row = cursor.execute(sending.taken if is_taken else sending.queued, values).fetchone()
+    assert row is not None
+    question.path_tokens, question.path_messages = row["path_tokens"], row["path_messages"]
+    for stored in (conversation, question, reply):
+        _is_stored(stored)
+    beside = _beside(row.pop("told")) if sending is BEGIN else NOTHING_BESIDE
+    return beside, claim_of(reply, row, is_asked=sending is ASK_AGAIN) if is_taken else None
 
 
 def shorten(reply: Reply, max_tokens: int) -> None:

@@ -24,7 +24,7 @@ from conversations.llm.types import Usage
 from conversations.models import ReplyState
 from conversations.models.fields import new_id
 
-from .claims import CLAIM, Claim, Known, claim_values, read_claim
+from .claims import CLAIM, Claim, Claimed, claim_values, read_claim
 from .payment import release_unused, resolve, settle_up
 from .statements import LOCK_SENDER
 
@@ -170,7 +170,7 @@ class ReplyStore:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
-    async def claim(self, reply_id: UUID, runner: str) -> tuple[Claim, Known] | None:
+    async def claim(self, reply_id: UUID, runner: str) -> Claimed | None:
         """Take a queued reply, with all that its requests are made of; None: somebody else has it, or it is over."""
         row = await self._one(CLAIM, claim_values(reply_id, runner))
         return None if row is None else read_claim(row)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from uuid import UUID
 
-from conversations.models import Reply, ReplyState
+from conversations.models import UNFINISHED, Reply
 from conversations.sessions import SessionStore
 
 from .http import PersonRequest
@@ -36,7 +36,7 @@ class ExpectedStreams:
 
     def expect(self, request: PersonRequest, reply: Reply) -> None:
         session = request.session
-        if not isinstance(session, SessionStore) or not session.stored or reply.state != ReplyState.QUEUED:
+        if not isinstance(session, SessionStore) or not session.stored or reply.state not in UNFINISHED:
             return
         proof = session.stored, request.user.password
         sender = Sender(user_id=request.user.pk, state=reply.state, proof=proof, at=time.monotonic())

@@ -17,7 +17,7 @@ from django.utils import timezone
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
-from conversations.models import Conversation, Message, Reply, ReplyAttempt, ReplyState
+from conversations.models import UNFINISHED, Conversation, Message, Reply, ReplyAttempt, ReplyState
 from conversations.receipts import Receipt, receipt
 from conversations.reports import Paid
 from conversations.thread import Item
@@ -35,9 +35,7 @@ SEEN = {"kind": "summary", "tokens": 1, "facts": {"version": 10**14}}
 def fits(question: Item, answer: Item) -> bool:
     """Whether a stencil shows all there is: a message of usual length, and a reply to it that has not begun."""
     reply = answer.reply
-    is_new = (
-        reply is not None and reply.state == ReplyState.QUEUED and not reply.text and not reply.continues_id
-    )
+    is_new = reply is not None and reply.state in UNFINISHED and not reply.text and not reply.continues_id
     is_plain = not (question.is_shortened or question.siblings or question.waiting or question.remembered)
     return is_new and is_plain
 
@@ -51,7 +49,7 @@ def fill(question: Message, text: SafeString, reply: Reply) -> SafeString:
         _clock(BEGUN): _clock(timezone.localtime(reply.created_at)),
         TEXT: text,
     }
-    return _filled(_stencil(reply.model), values)
+    return _filled(_stencil(reply.model, reply.state), values)
 
 
 def _filled(pieces: list[str], values: Mapping[str, str]) -> SafeString:
@@ -64,11 +62,11 @@ def _clock(moment: datetime) -> str:
 
 
 @lru_cache(maxsize=100)
-def _stencil(model: str) -> list[str]:
+def _stencil(model: str, state: ReplyState) -> list[str]:
     here = timezone.get_current_timezone()
     question = Item(message=Message(id=QUESTION_ID, role="user", created_at=ASKED.replace(tzinfo=here)))
     question.html = TEXT
-    reply = Reply(id=REPLY_ID, model=model, created_at=BEGUN.replace(tzinfo=here))
+    reply = Reply(id=REPLY_ID, model=model, state=state, created_at=BEGUN.replace(tzinfo=here))
     items = (question, Item(reply=reply, is_last=True))
     html = [
         render_to_string("conversations/thread.html#item", {"item": item, "request": True}) for item in items
