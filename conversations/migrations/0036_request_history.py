@@ -8,7 +8,9 @@ from django.db import migrations
 FUNCTION = """
 CREATE FUNCTION request_history(
     p_last uuid, p_first uuid, p_view bigint, p_most integer, p_is_asked boolean, p_is_dated boolean
-) RETURNS json LANGUAGE plpgsql STABLE AS $$
+) RETURNS json LANGUAGE plpgsql STABLE
+-- A connection plans it once, and may do so while there are few messages: it would look through all of them for each.
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     -- The path is read up to where the last request began, if that is on it, however long its messages are.
     until uuid;
