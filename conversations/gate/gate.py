@@ -7,7 +7,7 @@ import contextvars
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from types import TracebackType
@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from chatapp.embedded.model_server import SLOTS
 from conversations.catalog import ModelEntry
-from conversations.journal import BREAKER_SECONDS, Redis
+from conversations.journal import BREAKER_SECONDS, COMMAND_TIMEOUT, Redis
 from conversations.llm.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -98,7 +98,7 @@ class Gate:
         rules: Rules | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """`client` should fail at once, as the journal's does; `name` is this process's alone.
+        """`client` as `journal.connect_for_few` makes it; `name` is this process's alone.
 
         With a `clock`, for tests, its seconds are the shared book's time, too.
         """
@@ -116,13 +116,21 @@ class Gate:
         self._broken_until = 0.0
         self._is_closed = False
 
-    def pass_(self, entry: ModelEntry, *, wait: float | None = None) -> Passage:
+    def pass_(
+        self,
+        entry: ModelEntry,
+        *,
+        wait: float | None = None,
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
+    ) -> Passage:
         """`async with gate.pass_(entry) as passage:` around one call to a provider.
 
-        Waits its turn for `wait` seconds (PROVIDER_WAIT) at most and gives its place back, however the block
-        ends. An `LLMError` that leaves the block is recorded. Raises `ProviderBusy`, `ProviderUnavailable`.
+        Waits its turn for `wait` seconds (PROVIDER_WAIT) at most, does `meanwhile` while it waits, and gives its place
+        back, however the block ends. An `LLMError` that leaves the block is recorded. Raises `ProviderBusy`,
+        `ProviderUnavailable`.
         """
-        return Passage(self, self._door(entry), settings.PROVIDER_WAIT if wait is None else wait)
+        wait = settings.PROVIDER_WAIT if wait is None else wait
+        return Passage(self, self._door(entry), wait, meanwhile)
 
     def record(self, entry: ModelEntry, error: BaseException | None) -> None:
         """How a call that was made outside of a pass went."""
@@ -172,7 +180,7 @@ class Gate:
         door.at_once, door.per_minute, door.label = at_once, per_minute, entry.provider_label
         return door
 
-    async def _enter(self, door: _Door, wait: float) -> bool:
+    async def _enter(self, door: _Door, wait: float, meanwhile: Callable[[], Awaitable[None]] | None) -> bool:
         """Wait for a place; True: this call is the probe."""
         if self._is_closed:
             raise ProviderBusy
@@ -185,6 +193,9 @@ class Gate:
             self._at(door, 0.0)
         bound = loop.call_later(wait, self._give_up, door, waiter, wait)
         try:
+            if meanwhile is not None:
+                await asyncio.sleep(0)  # the question is on its way first
+                await meanwhile()
             return await waiter.turn
         except BaseException:
             self._forget(door, waiter)
@@ -289,9 +300,10 @@ class Gate:
         loop = asyncio.get_running_loop()
         if loop.time() >= self._broken_until:
             try:
-                answers = await self._shared.sync(
-                    statements, self._shared_clock() if self._shared_clock else None
-                )
+                async with asyncio.timeout(COMMAND_TIMEOUT):
+                    answers = await self._shared.sync(
+                        statements, self._shared_clock() if self._shared_clock else None
+                    )
             except (RedisError, OSError, TimeoutError) as error:
                 self._broken_until = loop.time() + BREAKER_SECONDS
                 logger.warning("limits of providers are this process's own: %s", type(error).__name__)
@@ -337,16 +349,19 @@ def limits(entry: ModelEntry) -> tuple[int, int]:
 class Passage:
     """One call on its way through the gate."""
 
-    def __init__(self, gate: Gate, door: _Door, wait: float) -> None:
+    def __init__(
+        self, gate: Gate, door: _Door, wait: float, meanwhile: Callable[[], Awaitable[None]] | None
+    ) -> None:
         self._gate = gate
         self._door = door
         self._wait = wait
+        self._meanwhile = meanwhile
         self._began = 0.0
         self._is_probe = False
         self._has_answered = False
 
     async def __aenter__(self) -> Self:
-        self._is_probe = await self._gate._enter(self._door, self._wait)
+        self._is_probe = await self._gate._enter(self._door, self._wait, self._meanwhile)
         self._began = self._gate._clock()
         return self
 

@@ -175,12 +175,18 @@ class Answer:
         return None
 
     async def _call(self, entry: ModelEntry) -> None:
-        async with self.runtime.gate.pass_(entry) as passage:
-            await self._consume(provider_for(entry), await self._request(entry), passage)
+        plan: ContextPlan | None = None
 
-    async def _request(self, entry: ModelEntry) -> CompletionRequest:
-        """Plan the request and put the call on record, with the hold that pays for it."""
-        plan = await self.requests.plan(entry, share=self.window_share)
+        async def make_plan() -> None:
+            nonlocal plan
+            plan = await self.requests.plan(entry, share=self.window_share)
+
+        async with self.runtime.gate.pass_(entry, meanwhile=make_plan) as passage:
+            assert plan is not None
+            await self._consume(provider_for(entry), await self._request(entry, plan), passage)
+
+    async def _request(self, entry: ModelEntry, plan: ContextPlan) -> CompletionRequest:
+        """Put the call on record, with the hold that pays for it."""
         self.sent = Sent.of(plan)
         self.attempts += 1
         self.attempt_id = new_id()
