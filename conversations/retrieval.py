@@ -7,18 +7,21 @@ question's rarest words and the distance of each vector; the formula of `score` 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
+from psycopg import AsyncCursor
 from psycopg.rows import DictRow, dict_row
 
 from conversations.context.view import HistoryMessage, Recalled
 from conversations.database import Pool
 from conversations.kept_places import KeptPlaces, Line, Stretch
-from conversations.llm.embeddings import Vector, as_sql, embed_aside
+from conversations.llm.embeddings import Vector, are_missing, as_sql, embed_aside
 from conversations.reranking import Signals, beside, closest, from_0_to_1, rerank, shortlist
 from conversations.text import clean_text
 
@@ -74,18 +77,17 @@ class Candidates:
     frequency: Numbers = field(default_factory=lambda: np.zeros(0))
 
 
-# `line`: the unforked lines that make up the path, each with the depth at which its part of it `ends`; `last` is the
-# depth of the last message that is looked for. Postings of messages that are not among the places count for nothing.
+# `line`: the unforked lines that make up the path, each with the depth at which its part of it `ends`. Postings of
+# messages that are not among the places count for nothing.
 #
 # A stop word of the question's own language says nothing in the other languages of its conversation either. A word and
 # its lexemes stand at one position: the word at the end, which is none in any, lets pairs of characters begin at one.
 _WORDS = """
 WITH RECURSIVE line AS (
-    SELECT b.*, m.path_messages AS ends, least(m.path_messages, before.path_messages) - 1 AS last
-    FROM messages m JOIN message_branches b ON b.id = m.branch_id LEFT JOIN messages before ON before.id = %(before)s
+    SELECT b.*, m.path_messages AS ends FROM messages m JOIN message_branches b ON b.id = m.branch_id
     WHERE m.id = %(leaf)s AND m.conversation_id = %(conversation)s
     UNION ALL
-    SELECT b.*, least(line.ends, line.until), line.last
+    SELECT b.*, least(line.ends, line.until)
     FROM line CROSS JOIN LATERAL (SELECT * FROM message_branches WHERE id = line.parent_id OFFSET 0) AS b
 ), spoken AS (
     SELECT DISTINCT unnest(languages) AS language FROM line LIMIT %(languages)s
@@ -118,13 +120,12 @@ SELECT
     ARRAY(SELECT id FROM line) AS lines,
     ARRAY(SELECT ends FROM line) AS ends,
     ARRAY(SELECT changed_in FROM line) AS changes,
-    (SELECT last FROM line LIMIT 1) AS last,
-    ARRAY(
-        SELECT word FROM read LEFT JOIN known USING (lexeme)
-        GROUP BY word HAVING coalesce(max(messages), 0) <= greatest(%(common)s::real * (SELECT max(last) FROM line),
-            %(never_common)s)
-        ORDER BY min(at) LIMIT %(meant)s
-    ) AS meant,
+    (
+        SELECT json_agg(json_build_array(word, messages) ORDER BY at) FROM (
+            SELECT word, coalesce(max(messages), 0) AS messages, min(at) AS at
+            FROM read LEFT JOIN known USING (lexeme) GROUP BY word
+        ) AS asked
+    ) AS asked,
     (
         SELECT string_agg(int8send(p.place_id) || int8send(rarest.number << 32 | p.frequency), ''::bytea)
         FROM rarest CROSS JOIN LATERAL (
@@ -134,7 +135,7 @@ SELECT
         ) AS p
         WHERE rarest.rarer < %(postings)s
     ) AS postings,
-    ARRAY(SELECT id FROM message_places WHERE message_id = ANY(%(skip)s)) AS skipped
+    (SELECT json_object_agg(message_id, id) FROM message_places WHERE message_id = ANY(%(skip)s)) AS skipped
 """
 
 _PLACES = """
@@ -160,6 +161,70 @@ WHERE p.id = ANY(%(places)s) AND m.conversation_id = %(conversation)s AND NOT m.
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A question and the path that it is asked on, before it is known what may come back."""
+
+    conversation_id: UUID
+    question: str
+    path: list[Stretch]
+    asked: Sequence[
+        tuple[str, int]
+    ]  #: words of the question, and how many messages of the conversation have each
+    postings: bytes
+    skipped: Mapping[str, int]  #: places by message
+    lines: list[Line] | None  #: the path, where it is kept
+    kept: KeptPlaces | None
+
+    @property
+    def depth(self) -> int:
+        """Of the last message of the path."""
+        return self.path[0].end
+
+    def meant(self, last: int) -> list[str]:
+        """The words that say what is asked among the messages up to the depth `last`."""
+        most = max(round(COMMON * last, 6), NEVER_COMMON)
+        return [word for word, messages in self.asked if messages <= most][:MEANT_WORDS]
+
+
+async def look(
+    pool: Pool,
+    *,
+    conversation_id: UUID,
+    leaf_id: UUID,
+    question: str,
+    skip: Collection[UUID] = (),
+    kept: KeptPlaces | None = None,
+) -> Search | None:
+    """Find the path from the root to `leaf_id`, and where it has the words of a question. None: nothing is before it.
+
+    It may begin before it is known how much `choose` has room for. `skip`: all that it may be told to skip. Of a long
+    path in use the places are `kept`.
+    """
+    async with _cursor(pool) as cursor:
+        return await _look(cursor, conversation_id, leaf_id, question, skip, kept)
+
+
+async def choose(
+    pool: Pool,
+    search: Search,
+    *,
+    room: int,
+    last: int | None = None,
+    skip: Collection[UUID] = (),
+    overhead: int = 0,
+    formula: Formula = FORMULA,
+) -> list[Recalled]:
+    """What the path says about the question, the best first.
+
+    At most `room` tokens, each message counted with `overhead`; the best message alone if not one fits, to be cut to an
+    excerpt. Neither the leaf itself, nor what is deeper than `last`, nor what is in `skip`, because the request holds
+    these already; nor what is set aside.
+    """
+    async with _cursor(pool) as cursor:
+        return await _choose(cursor, search, room, last, skip, overhead, formula)
+
+
 async def recall(
     pool: Pool,
     *,
@@ -167,83 +232,130 @@ async def recall(
     leaf_id: UUID,
     question: str,
     room: int,
-    before: UUID | None = None,
+    last: int | None = None,
     skip: Collection[UUID] = (),
     overhead: int = 0,
     formula: Formula = FORMULA,
     kept: KeptPlaces | None = None,
 ) -> list[Recalled]:
-    """What the path from the root to `leaf_id` says about a question, the best first.
+    """`look` and `choose` in one.
 
-    At most `room` tokens, each message counted with `overhead`; the best message alone if not one fits, to be cut to an
-    excerpt. Neither `leaf_id` itself, nor what comes from `before` on, nor what is in `skip`, because the request holds
-    these already; nor what is set aside. Three statements: the words with their postings, 16 bytes each, and the places
-    give one row each. Of a long path in use the places are `kept`; of another, 20 bytes a message come. A fourth reads
-    the pieces of the best messages, where there are vectors and more messages than room.
+    Three statements: the words with their postings, 16 bytes each, and the places give one row each. Of a path that is
+    not kept 20 bytes a message come. A fourth reads the pieces of the best messages, where there are vectors and more
+    messages than room.
     """
-    question = _shortened(clean_text(question).text)
+    if last is not None and last < 1:
+        return []
+    async with _cursor(pool) as cursor:
+        search = await _look(cursor, conversation_id, leaf_id, question, skip, kept)
+        return await _choose(cursor, search, room, last, skip, overhead, formula) if search else []
+
+
+@asynccontextmanager
+async def _cursor(pool: Pool) -> AsyncIterator[AsyncCursor[DictRow]]:
     async with (
         pool.connection() as connection,
         connection.cursor(binary=True, row_factory=dict_row) as cursor,
     ):
-        await cursor.execute(
-            _WORDS,
-            {
-                "conversation": conversation_id,
-                "leaf": leaf_id,
-                "before": before,
-                "question": question,
-                "skip": list(skip),
-                "languages": LANGUAGES,
-                "rarest": RAREST_WORDS,
-                "postings": POSTINGS,
-                "common": COMMON,
-                "never_common": NEVER_COMMON,
-                "meant": MEANT_WORDS,
-            },
-        )
-        words = await cursor.fetchone()
-        if words is None or not words["lines"] or words["last"] < 1:
-            return []
-        vector = await embed_aside(" ".join(words["meant"]) or question)
-        path, last = _stretches(words), words["last"]
-        here = {
+        yield cursor
+
+
+async def _look(
+    cursor: AsyncCursor[DictRow],
+    conversation_id: UUID,
+    leaf_id: UUID,
+    question: str,
+    skip: Collection[UUID],
+    kept: KeptPlaces | None,
+) -> Search | None:
+    question = _shortened(clean_text(question).text)
+    await cursor.execute(
+        _WORDS,
+        {
             "conversation": conversation_id,
-            "lines": words["lines"],
-            "untils": [min(stretch.end, last) for stretch in path],
-        }
-        candidates = None
-        if kept is not None:
-            lines = await kept.read(cursor, conversation_id, path, with_vectors=vector is not None)
-            if lines is not None:
-                candidates = _candidates(path, lines, last, vector, words["postings"] or b"")
-        if candidates is None:
-            await cursor.execute(_PLACES, {**here, "vector": as_sql(vector)})
-            row = await cursor.fetchone()
-            if row is None or row["places"] is None:
-                return []
-            candidates = _unpacked(row["places"], words["postings"] or b"")
-        first = signals(candidates, formula)
-        scores = score(candidates, formula, first=first)
-        scores[np.isin(candidates.places, [0, *words["skipped"]])] = 0.0
-        costs = candidates.tokens + overhead
-        at = shortlist(scores, costs, room)
-        if 2 * np.count_nonzero(np.isfinite(candidates.cosines[at])) > len(at):
-            await cursor.execute(_PIECES, {**here, "places": candidates.places[at].tolist()})
-            pieces = {row["id"]: row["pieces"] async for row in cursor}
-            scores = looked_at_again(scores, at, pieces, words["meant"], candidates, first)
-        chosen = pack(scores, costs, room)
-        if not chosen and room > 0 and scores.any():
-            chosen = [int(scores.argmax())]
-        if not chosen:
-            return []
-        found = {int(candidates.places[at]): float(scores[at]) for at in chosen}
-        await cursor.execute(_CONTENTS, {**here, "places": list(found)})
-        rows = await cursor.fetchall()
-    if kept is not None and len(rows) < len(found):
-        kept.forget(path)
+            "leaf": leaf_id,
+            "question": question,
+            "skip": list(skip),
+            "languages": LANGUAGES,
+            "rarest": RAREST_WORDS,
+            "postings": POSTINGS,
+        },
+    )
+    words = await cursor.fetchone()
+    if words is None or not words["lines"]:
+        return None
+    path = _stretches(words)
+    if path[0].end < 2:
+        return None
+    lines = None
+    if kept is not None:
+        lines = await kept.read(cursor, conversation_id, path, with_vectors=not are_missing())
+    return Search(
+        conversation_id=conversation_id,
+        question=question,
+        path=path,
+        asked=words["asked"] or (),
+        postings=words["postings"] or b"",
+        skipped=words["skipped"] or {},
+        lines=lines,
+        kept=kept,
+    )
+
+
+async def _choose(
+    cursor: AsyncCursor[DictRow],
+    search: Search,
+    room: int,
+    last: int | None,
+    skip: Collection[UUID],
+    overhead: int,
+    formula: Formula,
+) -> list[Recalled]:
+    last = min(search.depth - 1, search.depth if last is None else last)
+    if last < 1:
+        return []
+    meant = search.meant(last)
+    vector = await embed_aside(" ".join(meant) or search.question)
+    here = {
+        "conversation": search.conversation_id,
+        "lines": [stretch.line for stretch in search.path],
+        "untils": [min(stretch.end, last) for stretch in search.path],
+    }
+    candidates = await _weighed(cursor, search, here, last, vector)
+    if candidates is None:
+        return []
+    first = signals(candidates, formula)
+    scores = score(candidates, formula, first=first)
+    scores[np.isin(candidates.places, [0, *(search.skipped.get(str(pk), 0) for pk in skip)])] = 0.0
+    costs = candidates.tokens + overhead
+    at = shortlist(scores, costs, room)
+    if 2 * np.count_nonzero(np.isfinite(candidates.cosines[at])) > len(at):
+        await cursor.execute(_PIECES, {**here, "places": candidates.places[at].tolist()})
+        pieces = {row["id"]: row["pieces"] async for row in cursor}
+        scores = looked_at_again(scores, at, pieces, meant, candidates, first)
+    chosen = pack(scores, costs, room)
+    if not chosen and room > 0 and scores.any():
+        chosen = [int(scores.argmax())]
+    if not chosen:
+        return []
+    found = {int(candidates.places[at]): float(scores[at]) for at in chosen}
+    await cursor.execute(_CONTENTS, {**here, "places": list(found)})
+    rows = await cursor.fetchall()
+    if search.kept is not None and len(rows) < len(found):
+        search.kept.forget(search.path)
     recalled = [Recalled(score=found[row.pop("place")], message=HistoryMessage(**row)) for row in rows]
     return sorted(recalled, key=lambda one: one.score, reverse=True)
+
+
+async def _weighed(
+    cursor: AsyncCursor[DictRow], search: Search, here: Mapping[str, Any], last: int, vector: Vector | None
+) -> Candidates | None:
+    """The messages up to the depth `last`, from what is kept of them or from the database; None: there are none."""
+    if search.lines is not None:
+        return _candidates(search.path, search.lines, last, vector, search.postings)
+    await cursor.execute(_PLACES, {**here, "vector": as_sql(vector)})
+    row = await cursor.fetchone()
+    return None if row is None or row["places"] is None else _unpacked(row["places"], search.postings)
 
 
 def score(candidates: Candidates, formula: Formula = FORMULA, *, first: Signals | None = None) -> Numbers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Any
 from uuid import UUID
@@ -31,7 +31,7 @@ from .layout import Kind, Piece, Section, Sources, joined, pieces
 from .manifest import Figures, LeftOut, figures_of, left_out_of, manifest_json, request_digest
 from .policy import Policy
 from .truncate import CountTokens, span_within
-from .view import NOTHING_MORE, Background, MemoryItem
+from .view import NOTHING_MORE, Background, MemoryItem, Recalled
 from .view import Continuation as Continuation
 from .view import HistoryMessage as HistoryMessage
 
@@ -115,20 +115,31 @@ def plan_context(
     role are merged with a blank line, empty messages and texts that were set aside are left out.
     Raises NothingToAnswer if there is no user's message, DoesNotFit if not even an excerpt of it can be sent.
     """
-    return _Planner(system_prompt, history, policy, count_tokens, continuation, background).plan()
+    return Planner(
+        system_prompt=system_prompt,
+        history=history,
+        policy=policy,
+        count_tokens=count_tokens,
+        continuation=continuation,
+        background=background,
+    ).plan()
 
 
-class _Planner:
+class Planner:
+    """`plan_context` in two steps: what recall should look for, then the plan with what it has found."""
+
     def __init__(
         self,
+        *,
         system_prompt: str,
         history: Sequence[HistoryMessage],
         policy: Policy,
         count_tokens: CountTokens,
-        continuation: Continuation | None,
-        background: Background,
+        continuation: Continuation | None = None,
+        background: Background = NOTHING_MORE,
     ) -> None:
         self.history, self.policy, self.given = history, policy, background
+        self._counted: tuple[Draft, int] | None = None  #: the draft whose tokens were counted last
         # Headers are counted for each draft.
         self.meter = Meter(count=lru_cache(maxsize=None)(count_tokens), overhead=policy.message_overhead)
         self.spoken = _spoken(history)
@@ -154,9 +165,13 @@ class _Planner:
             (*self.system, *lines(Kind.CONSTRAINTS, self.constraints, self.meter), *self.begun)
         )
 
-    def plan(self) -> ContextPlan:
-        start, draft = self._draft()
-        wanted = self._recall_wanted(draft)
+    def plan(self, recalled: Sequence[Recalled] = ()) -> ContextPlan:
+        """The plan, with what was recalled for it if that is not in the background already."""
+        if recalled:
+            self.given = replace(self.given, recalled=recalled)
+            found = {one.message.id: one.message for one in recalled}
+            self.sources = replace(self.sources, messages=found | {**self.sources.messages})
+        start, draft = self._drafted
         draft = self._with_fitting_question(self._with_recalled(draft))
         sections = tuple(draft.sections(self.sources, self.meter))
         parts = tuple(
@@ -181,11 +196,24 @@ class _Planner:
             figures=self._figures(draft, tokens),
             policy=self.policy,
             breakpoints=self._breakpoints(messages),
-            recall_wanted=wanted,
+            recall_wanted=self.recall_wanted,
             compaction_due=self._compaction_is_due(draft, tokens),
         )
 
+    @cached_property
+    def recall_wanted(self) -> RecallWanted | None:
+        """What recall should look for, for this plan."""
+        _, draft = self._drafted
+        room = self._recall_room(draft)
+        if not room:
+            return None
+        return RecallWanted(before=draft.kept.messages[0].id, skip=tuple(draft.recalled_ids), room=room)
+
     # Where the request begins
+
+    @cached_property
+    def _drafted(self) -> tuple[Start, Draft]:
+        return self._draft()
 
     def _draft(self) -> tuple[Start, Draft]:
         if not self.policy.strategy.is_append_only:
@@ -194,6 +222,7 @@ class _Planner:
         draft = self._extended() if start is Start.EXTENDS else self._all_since_last_cut(start)
         # The place of recalled messages is kept free, so that recall may be asked after this is decided.
         tokens = self._tokens(draft) + (self.policy.recall_tokens if self._recall_room(draft) else 0)
+        tokens += self._tokens_not_given(start)
         high = strategies.high_water(self.policy, self.fixed)
         if self.policy.refuses_overflow:
             if tokens > high:
@@ -206,6 +235,13 @@ class _Planner:
         if tokens > high:
             return Start.FULL, self._cut_down()
         return start, draft
+
+    def _tokens_not_given(self, start: Start) -> int:
+        """Of what a request that begins with the path would show, too, and no plan is given because it is too much."""
+        cut = self.given.cut
+        if start not in (Start.FIRST, Start.BRANCH) or (cut and self.history[0].id == cut.first_message_id):
+            return 0
+        return max(self.given.path_tokens - sum(message.tokens for message in self.history), 0)
 
     def _start(self) -> Start:
         """Whether the request before can be extended, and why not."""
@@ -322,18 +358,10 @@ class _Planner:
         room = min(self.policy.recall_tokens, self.policy.ceiling - self._tokens(draft))
         return max(room - recalled_overhead(self.meter), 0)
 
-    def _recall_wanted(self, draft: Draft) -> RecallWanted | None:
-        room = self._recall_room(draft)
-        if not room:
-            return None
-        skip = tuple(draft.recalled_ids)
-        return RecallWanted(before=draft.kept.messages[0].id, skip=skip, room=room)
-
     def _with_recalled(self, draft: Draft) -> Draft:
         """The draft with what was recalled, just before the new message."""
-        room = self._recall_room(draft)
-        present = draft.shown_ids
-        found, spans = pack(self.given.recalled, room, present, self.meter) if room else ([], {})
+        room = self._recall_room(draft) if self.given.recalled else 0
+        found, spans = pack(self.given.recalled, room, draft.shown_ids, self.meter) if room else ([], {})
         if not found:
             return draft
         *others, last = draft.inserts or (Insert(before=self.question.id),)
@@ -368,7 +396,9 @@ class _Planner:
         return strategies.rooms_after_cut(self.policy, top=self.fixed, messages=self._path_messages)
 
     def _tokens(self, draft: Draft) -> int:
-        return total(draft.sections(self.sources, self.meter))
+        if self._counted is None or self._counted[0] is not draft:
+            self._counted = draft, total(draft.sections(self.sources, self.meter))
+        return self._counted[1]
 
     @property
     def _path_messages(self) -> int:

@@ -86,6 +86,13 @@ class Policy:
         """
         return 2 * (self.high_water if self.strategy.is_append_only else self.input_limit)
 
+    @property
+    def cut_tokens(self) -> int:
+        """The same of a path that has more than `view_tokens`, and no cut: its request begins with one."""
+        if not self.strategy.is_append_only or self.strategy.has_fixed_budget:
+            return self.view_tokens
+        return min(2 * self.low_water, self.view_tokens)
+
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))  # all plain values: a deep copy would take as long as planning
 

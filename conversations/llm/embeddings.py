@@ -126,6 +126,11 @@ async def embed_aside(text: str) -> Vector | None:
     return embed(text)
 
 
+def are_missing() -> bool:
+    """Whether it is known that nothing has an embedding here."""
+    return _is_missing
+
+
 def as_sql(vector: Sequence[float] | Vector | None) -> str | None:
     """The vector as pgvector reads it."""
     return None if vector is None else "[" + ",".join([f"{value:.5g}" for value in vector]) + "]"

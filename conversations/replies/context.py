@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
+from uuid import UUID
 
 from conversations.catalog import ModelEntry
 from conversations.context.caching import rules_for
@@ -18,10 +19,10 @@ from conversations.context.plan import (
     ContextPlan,
     Continuation,
     HistoryMessage,
+    Planner,
     RecallWanted,
-    plan_context,
 )
-from conversations.context.policy import Policy
+from conversations.context.policy import Policy, Strategy
 from conversations.context.view import Background, MemoryItem, MemoryKind, Recalled, Summary
 from conversations.database import Pool
 from conversations.kept_places import KeptPlaces
@@ -29,7 +30,7 @@ from conversations.llm import known_models
 from conversations.llm.tokens import COUNTED_AT_ONCE, count_tokens, is_scaled, kept_tokens, recounted, scaled
 from conversations.llm.types import CompletionRequest
 from conversations.policies import policy_of
-from conversations.retrieval import recall
+from conversations.retrieval import Search, choose, look
 
 from .claims import Claim, Known, Remembered, Said, Summed
 
@@ -71,7 +72,9 @@ class Requests:
         self.earlier_tokens = known.path_tokens - known.history[-1].tokens  #: of the path before the question
         self._asked: RecallWanted | None = None
         self._found: list[Recalled] = []
-        #: What recall did for the last plan: milliseconds and messages found, or why it was not available.
+        self._looking: asyncio.Task[Search | None] | None = None
+        #: What recall did for the last plan: milliseconds that it was waited for and messages found, or why it was
+        #: not available.
         self._recalling: dict[str, Any] | None = None
 
     async def plan(self, entry: ModelEntry, *, share: float = 1.0) -> ContextPlan:
@@ -80,16 +83,25 @@ class Requests:
         Recall is asked if something is left out; without its answer the plan is what it would be without recall.
         """
         policy = policy_of(entry, self.claim.preset, reply_tokens=self.claim.reply_tokens, share=share)
-        planned = await self._where(entry, partial(self._with_background, entry, policy))
-        plan = await self._where(entry, planned)
-        if plan.recall_wanted is None:
+        planner, wanted = await self._where(entry, partial(self._begun, entry, policy))
+        found: list[Recalled] = []
+        if wanted is None:
             self._recalling = None
-            return plan
-        await self._recall(plan.recall_wanted, policy)
-        if not self._found:
-            return plan
-        found = [replace(one, message=_counted(one.message, entry)) for one in self._found]
-        return await self._where(entry, partial(planned, recalled=found))
+        else:
+            await self._recall(wanted, policy)
+            found = [replace(one, message=_counted(one.message, entry)) for one in self._found]
+        return await self._where(entry, partial(planner.plan, recalled=found))
+
+    def look_back(self) -> None:
+        """Begin to look for what was said before all that is known here: a plan will ask for it, and soon."""
+        cut, preset = self.known.cut, self.claim.preset
+        recalls = preset.recall_tokens or (
+            preset.recall_tokens is None and preset.strategy is Strategy.ADAPTIVE
+        )
+        is_whole = self.known.path_messages <= len(self.known.history)
+        is_asked_again = cut is not None and cut.insert_before(self.claim.question_id)
+        if recalls and not is_whole and not is_asked_again:
+            self._look()
 
     def manifest(self, entry: ModelEntry, plan: ContextPlan, max_tokens: int) -> dict[str, Any]:
         """What the model saw, on record with its attempt. What it cost by which price is on record with its hold.
@@ -122,7 +134,7 @@ class Requests:
     def forget(self) -> None:
         """Let go of all texts: after the first word there is no other try."""
         self.known = replace(self.known, history=(), memory=(), summaries=(), recalled_before=())
-        self._found = []
+        self._found, self._looking = [], None
 
     async def _where(self, entry: ModelEntry, work: Callable[[], T]) -> T:
         """On the event loop, unless a text is long: to count it or to cut it would hold up the other replies."""
@@ -135,8 +147,8 @@ class Requests:
             return work()
         return await asyncio.to_thread(work)
 
-    def _with_background(self, entry: ModelEntry, policy: Policy) -> Callable[..., ContextPlan]:
-        """The planning of all that was claimed, but for what is recalled."""
+    def _begun(self, entry: ModelEntry, policy: Policy) -> tuple[Planner, RecallWanted | None]:
+        """A plan of all that was claimed, and what is to be recalled for it."""
         known, model_id, text = self.known, entry.model_id, self.claim.continued_text
         prefill = known_models.lookup(model_id).supports_prefill
         background = Background(
@@ -148,19 +160,15 @@ class Requests:
             path_tokens=scaled(known.path_tokens, model_id),
             cache_is_cold=_is_cold(known.cut_age, model_id),
         )
-        planned = partial(
-            plan_context,
+        planner = Planner(
             system_prompt=self.claim.system_prompt,
             history=[_as_history(said, model_id) for said in _in_view(known, policy)],
             policy=policy,
             count_tokens=partial(count_tokens, model_id=model_id),
             continuation=Continuation(text=text, prefill=prefill) if text else None,
+            background=background,
         )
-
-        def plan(recalled: Sequence[Recalled] = ()) -> ContextPlan:
-            return planned(background=replace(background, recalled=recalled) if recalled else background)
-
-        return plan
+        return planner, planner.recall_wanted
 
     async def _recall(self, wanted: RecallWanted, policy: Policy) -> None:
         """Ask what was said earlier, once: not again for another try that wants the same, nor if it was not there."""
@@ -172,17 +180,16 @@ class Requests:
         self._recalling = {}
         try:
             async with asyncio.timeout(RECALL_SECONDS):
-                self._found = await recall(
-                    self.pool,
-                    conversation_id=self.claim.conversation_id,
-                    leaf_id=self.claim.question_id,
-                    question=self.known.history[-1].content,
-                    room=wanted.room,
-                    before=wanted.before,
-                    skip={*wanted.skip, *self.known.forgotten},
-                    overhead=policy.message_overhead,
-                    kept=self.kept_places,
-                )
+                search = await self._look()
+                if search is not None:
+                    self._found = await choose(
+                        self.pool,
+                        search,
+                        room=wanted.room,
+                        last=self._depth_of(wanted.before) - 1,
+                        skip={*wanted.skip, *self.known.forgotten},
+                        overhead=policy.message_overhead,
+                    )
         except Exception as error:
             # Its message may hold what was asked.
             self._recalling["unavailable"] = type(error).__name__
@@ -192,6 +199,28 @@ class Requests:
             "found": len(self._found),
         }
 
+    def _look(self) -> asyncio.Task[Search | None]:
+        """The looking for what was said earlier, which is the same for each try."""
+        if self._looking is None:
+            cut = self.known.cut
+            looking = look(
+                self.pool,
+                conversation_id=self.claim.conversation_id,
+                leaf_id=self.claim.question_id,
+                question=self.known.history[-1].content,
+                skip={*(cut.recalled_ids if cut else ()), *self.known.forgotten},
+                kept=self.kept_places,
+            )
+            self._looking = asyncio.create_task(looking)
+            # If nobody asks for it, how it ended is nobody's concern.
+            self._looking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._looking
+
+    def _depth_of(self, message_id: UUID) -> int:
+        """Where a message of the history stands on its path."""
+        later = [said.id for said in reversed(self.known.history)].index(message_id)
+        return self.known.path_messages - later
+
 
 def _in_view(known: Known, policy: Policy) -> Sequence[Said]:
     """Of the path what a plan needs: all since the last request began, or as much as this policy looks at."""
@@ -199,11 +228,13 @@ def _in_view(known: Known, policy: Policy) -> Sequence[Said]:
     cut = known.cut if policy.strategy.is_append_only else None
     if cut is not None and history[0].id == cut.first_message_id:
         return history
-    total = 0
+    is_longer = known.path_tokens - history[-1].tokens > policy.view_tokens
+    view, total = policy.cut_tokens if is_longer else policy.view_tokens, 0
     for place in range(len(history) - 2, -1, -1):
-        if total > policy.view_tokens:
+        if total > view:
             return history[place + 1 :]
-        total += min(history[place].tokens, policy.view_tokens // 2)
+        if not history[place].is_set_aside:
+            total += min(history[place].tokens, view // 2)
     return history
 
 

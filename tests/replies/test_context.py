@@ -113,10 +113,10 @@ class RepliesTests(TurnsTestCase):
     async def test_recall_is_not_asked_while_all_is_shown(self) -> None:
         conversation = await sync_to_async(self.conversation)()
         await sync_to_async(dialogue)(conversation, FACT, "Noted.")
-        with catalog_of(ScriptedProvider()), mock.patch.object(context, "recall") as recall:
+        with catalog_of(ScriptedProvider()), mock.patch.object(context, "look") as look:
             async with web_process():
                 reply = await self.finished(await self.asend(conversation, "Where does it nest?"))
-        recall.assert_not_called()
+        look.assert_not_called()
         self.assertIsNone((await ReplyAttempt.objects.aget(reply=reply)).manifest["recall"])
 
     async def test_without_recall_the_reply_goes_on_and_says_so(self) -> None:
@@ -129,7 +129,7 @@ class RepliesTests(TurnsTestCase):
             await sync_to_async(dialogue)(conversation, FACT, "Noted.", *[FILLER] * 20)
             with (
                 catalog_of(provider),
-                mock.patch.object(context, "recall", side_effect=broken) as recall,
+                mock.patch.object(context, "look", side_effect=broken) as look,
                 mock.patch.object(context, "RECALL_SECONDS", 0.05),
                 mock.patch("conversations.replies.runner.retry_delay", return_value=0.0),
                 self.assertLogs("conversations.replies.context", "WARNING") as logs,
@@ -138,7 +138,7 @@ class RepliesTests(TurnsTestCase):
                     reply = await self.finished(await self.asend(conversation, "Where does it nest?"))
             self.assertEqual(reply.state, ReplyState.COMPLETE)
             self.assertEqual(len(provider.requests), 2)
-            recall.assert_called_once()  # the second try does not wait for it again
+            look.assert_called_once()  # the second try does not wait for it again
             self.assertNotIn("nest", "".join(logs.output))
             async for attempt in ReplyAttempt.objects.filter(reply=reply):
                 self.assertEqual(attempt.manifest["recall"]["unavailable"], name)
@@ -149,14 +149,14 @@ class RepliesTests(TurnsTestCase):
         await sync_to_async(dialogue)(conversation, FACT, "Noted.", *[FILLER] * 40)
         with (
             catalog_of(provider),
-            mock.patch.object(context, "recall", side_effect=RuntimeError("the index is gone")) as recall,
+            mock.patch.object(context, "look", side_effect=RuntimeError("the index is gone")) as look,
             self.assertLogs("conversations.replies.context", "WARNING"),
         ):
             async with web_process():
                 await self.finished(await self.asend(conversation, "Where does it nest?"))
         long, short = provider.requests
         self.assertLess(len(flat(short)), len(flat(long)))
-        recall.assert_called_once()
+        look.assert_called_once()
 
     async def test_another_try_and_another_answer_do_not_ask_recall_again(self) -> None:
         provider = ScriptedProvider([Overloaded("later")], ["Behind it."], ["Near Zwolle."])
@@ -164,7 +164,7 @@ class RepliesTests(TurnsTestCase):
         await sync_to_async(dialogue)(conversation, FACT, "Noted.", *[FILLER] * 20)
         with (
             catalog_of(provider),
-            mock.patch.object(context, "recall", side_effect=retrieval.recall) as recall,
+            mock.patch.object(context, "look", side_effect=retrieval.look) as look,
             mock.patch("conversations.replies.runner.retry_delay", return_value=0.0),
         ):
             async with web_process():
@@ -172,7 +172,7 @@ class RepliesTests(TurnsTestCase):
                 reply = await self.finished(await self.asend(conversation, asked))
                 again = await sync_to_async(retry_reply)(reply, key=uuid4())
                 await self.finished(again)
-        self.assertEqual(recall.call_count, 1)
+        self.assertEqual(look.call_count, 1)
         self.assertEqual(len({flat(request) for request in provider.requests}), 1)
 
     async def test_a_shorter_request_is_planned_when_a_model_reads_less_than_it_says(self) -> None:

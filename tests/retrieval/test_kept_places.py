@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 from unittest import mock
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import numpy as np
 import psycopg
@@ -42,8 +42,12 @@ class Turns:
         self.asked: list[str] = []  #: statements of the last turn
         self.weighed: retrieval.Candidates | None = None  #: in the last turn
 
-    async def recall(self, leaf: Message, question: str = QUESTION, **arguments: Any) -> list[Recalled]:
+    async def recall(
+        self, leaf: Message, question: str = QUESTION, *, before: UUID | None = None, **arguments: Any
+    ) -> list[Recalled]:
         """As a turn of this process; returns once all is kept that will be."""
+        if before is not None:
+            arguments["last"] = (await Message.objects.aget(pk=before)).path_messages - 1
         arguments = {"kept": self.kept, "room": 100_000, **arguments}
         execute, self.asked = psycopg.AsyncCursor.execute, []
 

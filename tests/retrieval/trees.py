@@ -66,7 +66,13 @@ def path_of(leaf: Message) -> list[UUID]:
     return path
 
 
-def recalled(leaf: Message, question: str, *, room: int = 100_000, **arguments: Any) -> list[Recalled]:
+def recalled(
+    leaf: Message, question: str, *, room: int = 100_000, before: UUID | None = None, **arguments: Any
+) -> list[Recalled]:
+    """What is said about a question above a leaf, or above `before` on its path."""
+    if before is not None:
+        arguments["last"] = Message.objects.get(pk=before).path_messages - 1
+
     async def ask() -> list[Recalled]:
         pool = make_pool(1)
         await pool.open()
