@@ -3,7 +3,8 @@
 The only writer of budgets, holds, ledger and grants. What moves money here is run on a cursor, its twin with an `a`
 on an asynchronous connection; both join the caller's transaction, which must be open and should do nothing but this
 movement after the rows of its own: two movements in one transaction may wait for each other across two of them.
-`TAKE_OVER` moves nothing: it gives a hold to the attempt that `replies.store` puts on record in the same statement.
+Two fragments are parts of statements of `replies.store`: `TAKE_OVER` moves nothing, it gives a hold to the attempt that
+is put on record with it; `HOLD_ENDS` says how a hold is resolved by the function that ends a reply.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from conversations.llm.types import Usage
 from conversations.prices import Price
 
 from . import holds, reading
-from .holds import Ask, BudgetRefused, Held, take_over_values
+from .holds import (
+    Ask,
+    BudgetRefused,
+    Held,
+    count_underestimate,
+    hold_ends_values,
+    read_price,
+    take_over_values,
+)
 from .limits import (
     UNLIMITED,
     BadAmount,
@@ -31,10 +40,11 @@ from .limits import (
     set_user_limit,
 )
 from .reading import Quote, Remaining, Room, quote_in
-from .statements import TAKE_OVER
+from .statements import HOLD_ENDS, TAKE_OVER
 from .steps import Cursor, arun, run
 
 __all__ = [
+    "HOLD_ENDS",
     "TAKE_OVER",
     "UNLIMITED",
     "Ask",
@@ -52,10 +62,13 @@ __all__ = [
     "asettle",
     "attach",
     "avoid",
+    "count_underestimate",
     "expire",
     "grant_extra",
+    "hold_ends_values",
     "open_installation_day",
     "quote_in",
+    "read_price",
     "record_free",
     "remaining",
     "reserve",

@@ -203,6 +203,21 @@ def take_over_values(ask: Ask, *, now: datetime | None = None) -> dict[str, Any]
     }
 
 
+def hold_ends_values(price: Price | None, billed: Usage | None) -> dict[str, Any]:
+    """What `HOLD_ENDS` asks for: charged by the price that was held, or released, where nothing is billed.
+
+    Without a price nothing is held: the statement fails if it finds a hold all the same.
+    """
+    counts, is_held = _counts(billed), price is not None and not price.is_free
+    settled = Hold.State.SETTLED.value if is_held else None
+    return {
+        "hold_state": Hold.State.VOID.value if billed is None else settled,
+        "charged": _cost(price, counts) if price is not None else 0,
+        "line": new_id(),
+        **{f"billed_{name}": count for name, count in counts.items()},
+    }
+
+
 def settle(
     *,
     usage: Usage,
@@ -278,7 +293,7 @@ def expire(
 def _known(hold_id: UUID | None, attempt_id: UUID | None) -> Steps[tuple[int, Price] | None]:
     """A hold's tokens of the prompt and its price."""
     rows = yield step(sql.HOLD, hold=hold_id, attempt=attempt_id)
-    return (rows[0][0], Price.from_snapshot(json.loads(rows[0][1]))) if rows else None
+    return (rows[0][0], read_price(rows[0][1])) if rows else None
 
 
 def _cost(price: Price, counts: Mapping[str, int]) -> int:
@@ -312,9 +327,14 @@ def _resolve(
     )
     taken: int | None
     taken, amount, purpose = rows[0]
-    if taken is not None and taken > amount:
-        HOLD_UNDERESTIMATES.labels(purpose).inc()
+    count_underestimate(taken, amount, purpose)
     return taken
+
+
+def count_underestimate(charged: int | None, amount: int, purpose: str) -> None:
+    """A charge above its hold is a defect of the estimate. None: nothing was charged."""
+    if charged is not None and charged > amount:
+        HOLD_UNDERESTIMATES.labels(purpose).inc()
 
 
 def record_free(ask: Ask, *, usage: Usage, usage_reported: bool, now: datetime | None = None) -> Steps[None]:
@@ -334,6 +354,12 @@ def record_free(ask: Ask, *, usage: Usage, usage_reported: bool, now: datetime |
 @lru_cache(maxsize=256)
 def _snapshot(price: Price) -> str:
     return json.dumps(price.snapshot())
+
+
+@lru_cache(maxsize=256)
+def read_price(snapshot: str) -> Price:
+    """The price of a hold, from its JSON."""
+    return Price.from_snapshot(json.loads(snapshot))
 
 
 def _counts(usage: Usage | None) -> dict[str, int]:

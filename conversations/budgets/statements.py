@@ -67,7 +67,15 @@ UPDATE budget_holds SET attempt_id = %(attempt)s::uuid, sent_at = coalesce(sent_
 WHERE reply_id = %(reply)s::uuid AND state = 'held' AND (attempt_id IS NULL OR attempt_id = %(attempt)s::uuid)
     AND model = %(model)s AND input_tokens >= %(input_tokens)s AND max_tokens <= %(max_tokens)s
     AND EXISTS (SELECT FROM ours)
-RETURNING max_tokens
+RETURNING max_tokens, price::text
+"""
+
+#: What `reply_finish`, which ends a reply with its rows, is told of the hold of its last attempt: see migration 0037.
+HOLD_ENDS = """
+    p_hold_state => %(hold_state)s, p_charged => %(charged)s, p_line => %(line)s,
+    p_billed_input => %(billed_input_tokens)s, p_billed_cached => %(billed_cached_tokens)s,
+    p_billed_cache_write => %(billed_cache_write_tokens)s, p_billed_output => %(billed_output_tokens)s,
+    p_billed_reasoning => %(billed_reasoning_tokens)s
 """
 
 #: What never changes of a hold.

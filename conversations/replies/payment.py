@@ -1,28 +1,30 @@
-"""The end of an attempt's money: its hold is settled or released, once, in the transaction that ends it."""
+"""The end of an attempt's money, where it is more than a part of the statement that ends a reply."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from conversations.budgets import Ask, arecord_free, asettle, avoid
+from conversations.budgets import Ask, arecord_free, asettle, avoid, read_price
 from conversations.llm.types import Usage
 from conversations.models import Purpose
 from conversations.prices import Price, free_price
-
-if TYPE_CHECKING:
-    from .store import Outcome
 
 Connection = AsyncConnection[DictRow]
 
 UNUSED = """
 SELECT h.id FROM budget_holds h JOIN replies r ON r.id = h.reply_id AND r.epoch = %s AND r.state = 'running'
 WHERE h.reply_id = %s AND h.state = 'held' AND h.attempt_id IS NULL
+"""
+
+#: Of a call that has not ended: nobody but its runner changes either row.
+HELD_PRICE = """
+SELECT h.price::text FROM reply_attempts a JOIN budget_holds h ON h.attempt_id = a.id
+WHERE a.reply_id = %s AND a.state = 'running'
 """
 
 
@@ -38,59 +40,40 @@ async def release_unused(connection: Connection, reply_id: UUID, epoch: int) -> 
 
 
 async def resolve(
-    connection: Connection,
-    attempt_id: UUID,
-    billed: Usage | None,
-    *,
-    usage_reported: bool = False,
-    price: Price | None = None,
+    connection: Connection, attempt_id: UUID, billed: Usage | None, *, price: Price | None
 ) -> None:
-    """Charge an attempt for what its provider is taken to bill; None: nothing, and all of the hold is released.
-
-    `price` is the one that was held, where it is known already.
-    """
+    """Charge an attempt for what its provider is taken to bill; None: nothing, and all of the hold is released."""
     if billed is None:
         await avoid(connection, attempt_id=attempt_id)
     else:
-        await asettle(
-            connection, attempt_id=attempt_id, usage=billed, usage_reported=usage_reported, price=price
-        )
+        await asettle(connection, attempt_id=attempt_id, usage=billed, usage_reported=False, price=price)
 
 
-async def settle_up(
-    connection: Connection, reply_id: UUID, ended: Mapping[str, Any], outcome: Outcome
+async def held_price(connection: Connection, reply_id: UUID) -> Price | None:
+    """By which the last call of a reply is held; None: nothing is held for it."""
+    cursor = await connection.execute(HELD_PRICE, [reply_id])
+    row = await cursor.fetchone()
+    return None if row is None else read_price(row["price"])
+
+
+async def record_free(
+    connection: Connection, reply_id: UUID, ended: Mapping[str, Any], usage: Usage, *, usage_reported: bool
 ) -> None:
-    """Resolve all that is held for a reply that has just ended.
-
-    `ended` names its last attempt, the price that was held for that, and the holds that it has not used.
-    """
-    for hold_id in ended["unused"]:
-        await avoid(connection, hold_id=hold_id)
-    attempt_id = ended["attempt_id"]
-    if attempt_id is None:
-        return
-    if ended["held_price"]:
-        price = Price.from_snapshot(json.loads(ended["held_price"]))
-        reported = outcome.usage_reported
-        await resolve(connection, attempt_id, outcome.billed, usage_reported=reported, price=price)
-    elif outcome.billed is not None:
-        await arecord_free(
-            connection,
-            Ask(
-                user_id=ended["user_id"],
-                conversation_id=ended["conversation_id"],
-                reply_id=reply_id,
-                attempt_id=attempt_id,
-                purpose=purpose_of(ended["attempt_number"]),
-                caused_by=ended["user_id"],
-                model=ended["attempt_model"],
-                price=free_price(ended["attempt_model"]),
-                input_tokens=outcome.billed.input_tokens,
-                max_tokens=outcome.billed.output_tokens,
-            ),
-            usage=outcome.billed,
-            usage_reported=outcome.usage_reported,
-        )
+    """The ledger line of a free call that has just ended with its reply."""
+    model = ended["attempt_model"]
+    ask = Ask(
+        user_id=ended["person"],
+        conversation_id=ended["conversation"],
+        reply_id=reply_id,
+        attempt_id=ended["attempt"],
+        purpose=purpose_of(ended["attempt_number"]),
+        caused_by=ended["person"],
+        model=model,
+        price=free_price(model),
+        input_tokens=usage.input_tokens,
+        max_tokens=usage.output_tokens,
+    )
+    await arecord_free(connection, ask, usage=usage, usage_reported=usage_reported)
 
 
 def purpose_of(attempt: int) -> Purpose:

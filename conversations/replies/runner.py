@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
@@ -37,7 +38,7 @@ from conversations.llm.types import (
 )
 from conversations.models import ReplyState
 from conversations.models.fields import new_id
-from conversations.prices import NoPrice
+from conversations.prices import NoPrice, Price
 from conversations.providers import provider_for
 from conversations.text import utf16_length
 
@@ -63,7 +64,12 @@ T = TypeVar("T")
 THINKING_PACE = 200
 
 
-async def run_reply(runtime: ReplyRuntime, reply_id: UUID, claimed: Claimed | None = None) -> None:
+async def run_reply(
+    runtime: ReplyRuntime,
+    reply_id: UUID,
+    claimed: Claimed | None = None,
+    begun: threading.Event | None = None,
+) -> None:
     """Answer a reply that is claimed, or queued unless another process has it.
 
     Returns when it has ended or is no longer ours.
@@ -73,6 +79,7 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID, claimed: Claimed | No
         return
     claim, known = claimed
     requests = Requests(claim, known, runtime.pool, runtime.kept_places)
+    requests.look_back()
     del claimed, known  # what was said is not kept for as long as its answer takes
     crash_point("between_claim_and_plan")
     running = RunningReply(claim)
@@ -83,7 +90,7 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID, claimed: Claimed | No
     runtime.running[reply_id] = running
     ended: Ended | None = None
     try:
-        answer = Answer(runtime, running, requests)
+        answer = Answer(runtime, running, requests, begun)
         outcome = await answer.run()
         ended = await answer.finish(outcome)
         if ended is not None:
@@ -122,8 +129,15 @@ async def run_reply(runtime: ReplyRuntime, reply_id: UUID, claimed: Claimed | No
 class Answer:
     """A running reply from its first attempt to its end."""
 
-    def __init__(self, runtime: ReplyRuntime, running: RunningReply, requests: Requests) -> None:
+    def __init__(
+        self,
+        runtime: ReplyRuntime,
+        running: RunningReply,
+        requests: Requests,
+        begun: threading.Event | None = None,
+    ) -> None:
         self.runtime = runtime
+        self.begun = begun  #: to be set when the call is about to be made
         self.running = running
         self.requests = requests
         self.claim = running.claim
@@ -133,6 +147,7 @@ class Answer:
         self.attempts = running.claim.attempts
         self.called_at: datetime | None = None  #: when the last attempt was begun
         self.max_tokens = 0  #: that it was begun with
+        self.price: Price | None = None  #: by which it is held; None: it may not have been begun
         self.failure: LLMError | None = None  #: of the last attempt
         self.window_share = 1.0  # less once a provider said that the request was too long
 
@@ -191,9 +206,11 @@ class Answer:
         self.attempts += 1
         self.attempt_id = new_id()
         self.running.prompt = None
-        self.called_at = None
+        self.called_at = self.price = None
         ask = self._ask(entry, plan, self.attempt_id)
-        self.max_tokens = await self._patiently(
+        if self.begun is not None:
+            asyncio.get_running_loop().call_soon(self.begun.set)
+        begun = await self._patiently(
             partial(
                 self.runtime.store.begin_attempt,
                 self.claim,
@@ -203,6 +220,7 @@ class Answer:
                 ask=ask,
             )
         )
+        self.max_tokens, self.price = begun.max_tokens, begun.price
         self.called_at = datetime.now(UTC)
         return self.requests.request(entry, plan, self.max_tokens)
 
@@ -289,9 +307,10 @@ class Answer:
                     error_code=failure.code(),
                     error_detail=failure.detail,
                     billed=self._unreported(0) if failure.billable else None,
+                    price=self.price,
                 )
             )
-            self.attempt_id = None
+            self.attempt_id = self.price = None
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next try; a stop ends the wait."""
@@ -437,6 +456,7 @@ class Answer:
                 outcome=outcome,
                 model=self.entry.id if self.entry else self.claim.model,
                 attempt_id=self.attempt_id,
+                price=self.price,
                 cut=self.sent.cut if self.sent else None,
                 preset_digest=self.claim.preset_digest,
                 compaction_due=self.compaction_is_due(outcome),

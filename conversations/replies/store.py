@@ -16,16 +16,27 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from conversations.budgets import TAKE_OVER, Ask, aattach, areserve, take_over_values
+from conversations.budgets import (
+    HOLD_ENDS,
+    TAKE_OVER,
+    Ask,
+    aattach,
+    areserve,
+    count_underestimate,
+    hold_ends_values,
+    read_price,
+    take_over_values,
+)
 from conversations.context.cut import Cut
 from conversations.crash_points import crash_point
 from conversations.database import Pool
 from conversations.llm.types import Usage
 from conversations.models import ReplyState
 from conversations.models.fields import new_id
+from conversations.prices import Price
 
 from .claims import CLAIM, Claim, Claimed, claim_values, read_claim
-from .payment import release_unused, resolve, settle_up
+from .payment import held_price, record_free, release_unused, resolve
 from .statements import LOCK_SENDER
 
 #: Seconds that a process may take to end the replies of a dead one, before another process takes them.
@@ -44,6 +55,14 @@ class Checkpoint:
     reasoning: str
     position: str
     first_token_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A provider call that is on record, and paid for."""
+
+    max_tokens: int  #: to send
+    price: Price  #: by which it is held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,50 +108,18 @@ class Ended:
     has_waiting: bool  #: another reply of this person waits for its turn
 
 
-#: A preset that was changed meanwhile decides anew how much is shown.
-_IS_CUT = "%(cut)s::jsonb IS NOT NULL AND md5(c.preset::text) = %(preset_digest)s"
-
 FINISH = f"""
-WITH ended AS (
-    UPDATE replies SET state = %(state)s, finished_at = now(), lease_expires_at = NULL,
-        answer_id = CASE WHEN %(text)s <> '' THEN %(answer)s::uuid END,
-        text = '', reasoning = '', error_code = %(error_code)s, error_detail = %(error_detail)s,
-        first_token_at = coalesce(%(first_token_at)s, first_token_at)
-    WHERE id = %(id)s AND epoch = %(epoch)s AND state = 'running'
-    RETURNING id, conversation_id, question_id
-), answer AS (
-    INSERT INTO messages (id, conversation_id, parent_id, role, content, reasoning, input_tokens,
-        output_tokens, token_count, model_used, is_set_aside)
-    SELECT %(answer)s, conversation_id, question_id, 'assistant', %(text)s, %(reasoning)s,
-        coalesce(%(input_tokens)s, 0), coalesce(%(output_tokens)s, 0), %(token_count)s, %(model)s,
-        %(state)s = 'interrupted'
-    FROM ended WHERE %(text)s <> ''
-), attempt AS (
-    UPDATE reply_attempts a SET state = %(state)s, finish_reason = %(finish_reason)s,
-        input_tokens = %(input_tokens)s, cached_tokens = %(cached_tokens)s,
-        output_tokens = %(output_tokens)s, reasoning_tokens = %(reasoning_tokens)s,
-        usage_reported = %(usage_reported)s, error_code = %(error_code)s,
-        error_detail = %(error_detail)s, first_token_at = %(first_token_at)s, finished_at = now()
-    FROM ended
-    WHERE a.reply_id = ended.id AND a.state = 'running'
-        AND (%(attempt)s::uuid IS NULL OR a.id = %(attempt)s)
-    RETURNING a.id, a.number, a.model
+SELECT has_waiting, person, conversation, attempt, attempt_number, attempt_model, charged, amount, purpose
+FROM reply_finish(
+    p_reply => %(id)s, p_epoch => %(epoch)s, p_state => %(state)s, p_error_code => %(error_code)s,
+    p_error_detail => %(error_detail)s, p_first_token_at => %(first_token_at)s, p_answer => %(answer)s,
+    p_text => %(text)s, p_reasoning => %(reasoning)s, p_token_count => %(token_count)s, p_model => %(model)s,
+    p_attempt => %(attempt)s, p_finish_reason => %(finish_reason)s, p_input_tokens => %(input_tokens)s,
+    p_cached_tokens => %(cached_tokens)s, p_output_tokens => %(output_tokens)s,
+    p_reasoning_tokens => %(reasoning_tokens)s, p_usage_reported => %(usage_reported)s, p_cut => %(cut)s,
+    p_preset_digest => %(preset_digest)s, p_compaction_due => %(compaction_due)s, p_vectors_due => %(vectors_due)s,
+    {HOLD_ENDS}
 )
-UPDATE conversations c SET last_updated = now(),
-    leaf_id = CASE WHEN c.leaf_id = ended.question_id AND %(text)s <> '' THEN %(answer)s::uuid
-        ELSE c.leaf_id END,
-    cut = CASE WHEN {_IS_CUT} THEN %(cut)s::jsonb ELSE c.cut END,
-    cut_at = CASE WHEN {_IS_CUT} THEN now() ELSE c.cut_at END,
-    compaction_due_at = CASE WHEN %(compaction_due)s THEN coalesce(c.compaction_due_at, now())
-        ELSE c.compaction_due_at END,
-    vectors_due_at = CASE WHEN %(vectors_due)s THEN coalesce(c.vectors_due_at, now()) ELSE c.vectors_due_at END
-FROM ended WHERE c.id = ended.conversation_id
-RETURNING EXISTS (SELECT FROM replies w WHERE w.user_id = c.user_id AND w.state = 'waiting') AS has_waiting,
-    c.user_id, c.id AS conversation_id, (SELECT id FROM attempt) AS attempt_id,
-    (SELECT number FROM attempt) AS attempt_number, (SELECT model FROM attempt) AS attempt_model,
-    (SELECT h.price::text FROM budget_holds h WHERE h.attempt_id = (SELECT id FROM attempt)) AS held_price,
-    ARRAY(SELECT h.id FROM budget_holds h WHERE h.reply_id = %(id)s AND h.state = 'held' AND h.attempt_id IS NULL)
-        AS unused
 """
 
 _OURS = (
@@ -148,7 +135,7 @@ BEGIN_ATTEMPT = f"WITH {_OURS} {_INTO_ATTEMPTS} {_AGAIN} RETURNING id"
 #: The same in one round trip with the hold of the send, where there is one that covers it.
 BEGIN_PAID_ATTEMPT = f"""
 WITH {_OURS}, held AS ({TAKE_OVER}) {_INTO_ATTEMPTS} CROSS JOIN held {_AGAIN}
-RETURNING (SELECT max_tokens FROM held)
+RETURNING (SELECT max_tokens FROM held), (SELECT price FROM held)
 """
 
 END_ATTEMPT = """
@@ -166,6 +153,16 @@ async def _begin(connection: AsyncConnection[DictRow], values: dict[str, Any]) -
         raise LeaseLost
 
 
+async def _finish(connection: AsyncConnection[DictRow], values: dict[str, Any]) -> DictRow | None:
+    crash_point("in_finish", after=0.0005)
+    cursor = await connection.execute(FINISH, values)
+    row = await cursor.fetchone()
+    if row is None or row["has_waiting"] is None:
+        return None
+    count_underestimate(row["charged"], row["amount"], row["purpose"])
+    return row
+
+
 class ReplyStore:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -177,10 +174,10 @@ class ReplyStore:
 
     async def begin_attempt(
         self, claim: Claim, attempt_id: UUID, *, number: int, manifest: dict[str, Any], ask: Ask
-    ) -> int:
+    ) -> Begun:
         """Put a provider call on record with the hold that pays for it, before it is made.
 
-        Returns the `max_tokens` to send. Raises LeaseLost, or BudgetRefused: then it must not be made.
+        Raises LeaseLost, or BudgetRefused: then it must not be made.
         """
         values = {
             "attempt": attempt_id,
@@ -193,20 +190,27 @@ class ReplyStore:
         async with self.pool.connection() as connection:
             if ask.price.is_free:
                 await _begin(connection, values)
-                return ask.max_tokens
+                return Begun(max_tokens=ask.max_tokens, price=ask.price)
             cursor = await connection.execute(BEGIN_PAID_ATTEMPT, values | take_over_values(ask))
             if row := await cursor.fetchone():
-                return int(row["max_tokens"])
+                return Begun(max_tokens=row["max_tokens"], price=read_price(row["price"]))
             await release_unused(connection, claim.reply_id, claim.epoch)
             async with connection.transaction():
                 await _begin(connection, values)
                 held = await areserve(connection, ask)
                 assert held is not None  # it is not free
                 await aattach(connection, held.hold_id, attempt_id)
-                return held.max_tokens
+                return Begun(max_tokens=held.max_tokens, price=ask.price)
 
     async def end_attempt(
-        self, claim: Claim, attempt_id: UUID, *, error_code: str, error_detail: str, billed: Usage | None
+        self,
+        claim: Claim,
+        attempt_id: UUID,
+        *,
+        error_code: str,
+        error_detail: str,
+        billed: Usage | None,
+        price: Price | None,
     ) -> None:
         """Put on record that a call failed before any output, because another one follows. Raises LeaseLost."""
         values = {
@@ -219,7 +223,7 @@ class ReplyStore:
             cursor = await connection.execute(END_ATTEMPT, values)
             if await cursor.fetchone() is None:
                 raise LeaseLost
-            await resolve(connection, attempt_id, billed)
+            await resolve(connection, attempt_id, billed, price=price)
 
     async def checkpoint(self, checkpoints: Sequence[Checkpoint]) -> dict[UUID, bool]:
         """Save text and renew the leases of all replies of a process at once.
@@ -256,16 +260,18 @@ class ReplyStore:
         outcome: Outcome,
         model: str,
         attempt_id: UUID | None = None,
+        price: Price | None = None,
         cut: Cut | None = None,
         preset_digest: str = "",
         compaction_due: bool = False,
         vectors_due: bool = False,
     ) -> Ended | None:
-        """End a reply in one transaction: the answer, the attempt, the state, the money. None: it was not ours to end.
+        """End a reply as a whole: the answer, the attempt, the state, the money. None: it was not ours to end.
 
-        Without `attempt_id` the attempt that is still running is ended, if there is one. `cut` is what the last request
-        has in common with the next, unless the preset is another than `preset_digest`; `compaction_due` asks for
-        the next summary and memory lines, `vectors_due` for the vectors of the messages that have none yet.
+        Without `attempt_id` the attempt that is still running is ended, if there is one; without the `price` by which
+        that is held, the database is asked for it. `cut` is what the last request has in common with the next, unless
+        the preset is another than `preset_digest`; `compaction_due` asks for the next summary and memory lines,
+        `vectors_due` for the vectors of the messages that have none yet.
         """
         values = {
             "id": reply_id,
@@ -291,15 +297,21 @@ class ReplyStore:
             "error_detail": outcome.error_detail[:300],
             "first_token_at": outcome.first_token_at,
         }
-        async with self.pool.connection() as connection, connection.transaction():
-            cursor = await connection.execute(FINISH, values)
-            row = await cursor.fetchone()
-            if row is None:
-                return None
-            crash_point("before_settle")
-            await settle_up(connection, reply_id, row, outcome)
-            crash_point("after_settle")
-        return Ended(has_waiting=row["has_waiting"])
+        billed = outcome.billed
+        async with self.pool.connection() as connection:
+            if price is None and billed is not None:
+                price = await held_price(connection, reply_id)
+            values |= hold_ends_values(price, billed)
+            if billed is None or (price is not None and not price.is_free):
+                ended = await _finish(connection, values)
+            else:
+                async with connection.transaction():
+                    ended = await _finish(connection, values)
+                    if ended is not None and ended["attempt"] is not None:
+                        await record_free(
+                            connection, reply_id, ended, billed, usage_reported=outcome.usage_reported
+                        )
+        return None if ended is None else Ended(has_waiting=ended["has_waiting"])
 
     async def release_waiting(self, user_id: int, *, at_most: int) -> list[UUID]:
         """Queue what a person's other replies held up: at most `at_most` run, one per conversation, oldest first.

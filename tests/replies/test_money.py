@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -11,6 +12,7 @@ from uuid import UUID, uuid4
 from asgiref.sync import sync_to_async
 from django.test import override_settings
 from django.utils import timezone
+from psycopg import AsyncConnection, IntegrityError
 
 from conversations.budgets import Ask, remaining, set_user_limit
 from conversations.catalog import Catalog, ModelEntry
@@ -19,6 +21,7 @@ from conversations.llm.errors import AuthenticationFailed, Overloaded, TimedOut
 from conversations.llm.scripted import Cut, Endless, Pause, ScriptedProvider
 from conversations.llm.tokens import count_tokens
 from conversations.llm.types import Finish, FinishReason, PromptCounted, Provider, ReasoningDelta, Usage
+from conversations.metrics import HOLD_UNDERESTIMATES
 from conversations.models import (
     Conversation,
     Hold,
@@ -30,10 +33,12 @@ from conversations.models import (
 )
 from conversations.models.fields import new_id
 from conversations.money import DOLLAR
+from conversations.prices import Price, Rates, free_price
 from conversations.providers import replaced
 from conversations.replies import sending
+from conversations.replies.claims import Claim
 from conversations.replies.sending import retry_reply
-from conversations.replies.store import LeaseLost, ReplyStore
+from conversations.replies.store import Begun, LeaseLost, Outcome, ReplyStore
 from tests.prices.cheap import RATES, a_price
 
 from .harness import MODEL, ReplyTestCase, catalog_of, until, web_process
@@ -430,13 +435,7 @@ class RunTests(ReplyTestCase):
         self.priced(ScriptedProvider())
         reply = await self.astart()
         async with make_pool() as pool:
-            store = ReplyStore(pool)
-            claimed = await store.claim(reply.pk, "dead")
-            assert claimed is not None
-            claim, _ = claimed
-            attempt_id = new_id()
-            ask = self.ask(reply, attempt_id)
-            await store.begin_attempt(claim, attempt_id, number=1, manifest={"input_tokens": 11}, ask=ask)
+            await self.begun(ReplyStore(pool), reply)
         await Reply.objects.filter(pk=reply.pk).aupdate(
             text="Half of it", lease_expires_at=timezone.now() - timedelta(seconds=1)
         )
@@ -470,3 +469,88 @@ class RunTests(ReplyTestCase):
                 )
         hold = await Hold.objects.aget()
         self.assertEqual((hold.state, hold.attempt_id, hold.sent_at), (Hold.State.HELD, None, None))
+
+    async def begun(self, store: ReplyStore, reply: Reply) -> tuple[Claim, UUID, Begun]:
+        """A queued reply whose call is on record."""
+        claimed = await store.claim(reply.pk, "test")
+        assert claimed is not None
+        claim, attempt_id = claimed[0], new_id()
+        ask = self.ask(reply, attempt_id)
+        begun = await store.begin_attempt(claim, attempt_id, number=1, manifest={"input_tokens": 11}, ask=ask)
+        return claim, attempt_id, begun
+
+    async def end(
+        self, store: ReplyStore, claim: Claim, attempt_id: UUID, usage: Usage, price: Price | None
+    ) -> None:
+        outcome = Outcome(state=ReplyState.COMPLETE, text="Hi", billed=usage)
+        ended = await store.finish(
+            reply_id=claim.reply_id,
+            epoch=claim.epoch,
+            outcome=outcome,
+            model=MODEL,
+            attempt_id=attempt_id,
+            price=price,
+        )
+        self.assertIsNotNone(ended)
+
+    async def test_a_paid_reply_and_its_money_end_in_one_statement(self) -> None:
+        self.priced(ScriptedProvider())
+        async with make_pool() as pool:
+            store = ReplyStore(pool)
+            claim, attempt_id, begun = await self.begun(store, await self.astart())
+            with (
+                patch.object(
+                    AsyncConnection, "execute", autospec=True, side_effect=AsyncConnection.execute
+                ) as executed,
+                patch.object(AsyncConnection, "transaction", side_effect=AssertionError),
+            ):
+                await self.end(store, claim, attempt_id, Usage(input_tokens=11, output_tokens=3), begun.price)
+        self.assertEqual(executed.call_count, 1)
+        (line,) = await self.lines()
+        self.assertEqual((line.kind, line.charged), ("settled", 11 * INPUT + 3 * OUTPUT))
+
+    async def test_a_reply_is_charged_by_the_price_that_was_held_for_it(self) -> None:
+        with catalog_of(ScriptedProvider(), is_free=False, price=a_price(MODEL)):
+            reply = await self.astart()
+        dearer = Rates(**{name: 3 * rate for name, rate in asdict(RATES).items()})
+        changed = replace(a_price(MODEL), rates=dearer)
+        with catalog_of(ScriptedProvider(["Hi", SILENT]), is_free=False, price=changed):
+            async with web_process():
+                await self.finished(reply)
+        (line,) = await self.lines()
+        self.assertEqual(line.charged, line.input_tokens * INPUT + line.output_tokens * OUTPUT)
+
+    async def test_a_call_that_may_not_have_been_begun_is_charged_by_its_hold(self) -> None:
+        self.priced(ScriptedProvider())
+        async with make_pool() as pool:
+            store = ReplyStore(pool)
+            claim, attempt_id, _ = await self.begun(store, await self.astart())
+            await self.end(store, claim, attempt_id, Usage(input_tokens=11), None)
+        (line,) = await self.lines()
+        self.assertEqual((line.kind, line.charged), ("settled", 11 * INPUT))
+
+    async def test_a_call_that_cost_more_than_was_held_is_charged_in_full_and_counted(self) -> None:
+        self.priced(ScriptedProvider())
+        counted = HOLD_UNDERESTIMATES.labels("reply")
+        before = counted._value.get()
+        async with make_pool() as pool:
+            store = ReplyStore(pool)
+            claim, attempt_id, begun = await self.begun(store, await self.astart())
+            more = Usage(input_tokens=11, output_tokens=begun.max_tokens + 1_000)
+            await self.end(store, claim, attempt_id, more, begun.price)
+        (line,) = await self.lines()
+        self.assertEqual(line.charged, 11 * INPUT + more.output_tokens * OUTPUT)
+        self.assertTrue(line.is_underestimate)
+        self.assertEqual(counted._value.get() - before, 1)
+
+    async def test_a_hold_does_not_end_with_a_reply_that_is_taken_for_a_free_one(self) -> None:
+        self.priced(ScriptedProvider())
+        async with make_pool() as pool:
+            store = ReplyStore(pool)
+            claim, attempt_id, _ = await self.begun(store, await self.astart())
+            with self.assertRaises(IntegrityError):
+                await self.end(store, claim, attempt_id, Usage(input_tokens=11), free_price(MODEL))
+        reply = await Reply.objects.aget(pk=claim.reply_id)
+        self.assertEqual(
+            (reply.state, (await Hold.objects.aget()).state), (ReplyState.RUNNING, Hold.State.HELD)
+        )
