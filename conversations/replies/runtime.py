@@ -62,11 +62,10 @@ class ReplyRuntime:
         self.store = ReplyStore(self.pool)
         self.kept_places = KeptPlaces(self.pool)
         self.redis = journal.connect(settings.REDIS_URL)
-        self._writing_redis = journal.connect(
-            settings.REDIS_URL
-        )  # alone, so that no viewer holds up the text
+        # The writer's and the gate's: no viewer holds up the text.
+        self._writing_redis = journal.connect_for_few(settings.REDIS_URL)
         self._blocking_redis = journal.connect(settings.REDIS_URL, timeout=journal.BLOCK_SECONDS * 2)
-        self.gate = Gate(self.redis, self.name)
+        self.gate = Gate(self._writing_redis, self.name)
         self._active = ActiveIndex(self.redis)
         self.live = LiveReplies(on_gap=self._on_gap)
         self.writer = journal.Writer(

@@ -86,10 +86,10 @@ async def test_a_tick_lasts_longer_when_a_thousand_replies_are_written() -> None
 
 
 async def test_what_redis_was_away_for_is_written_when_it_is_back() -> None:
-    client, name, reply_id = journal.connect(settings.REDIS_URL), f"test-{uuid4()}", uuid4()
+    client, name, reply_id = journal.connect_for_few(settings.REDIS_URL), f"test-{uuid4()}", uuid4()
     writer = Writer(client, name, tick=TICK, apply=lambda entries: None)
     try:
-        with mock.patch.object(client, "pipeline", side_effect=RedisTimeout):
+        with mock.patch.object(client, "xadd", side_effect=RedisTimeout):
             writer.append(Entry(reply_id=reply_id, epoch=1, at=0, text="one "))
             await writer.flush()
         writer.append(Entry(reply_id=reply_id, epoch=1, at=4, text="two "))
