@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import httpx
@@ -38,6 +39,15 @@ MAX_ERROR_BYTES = 64 * 1024
 MAX_BODY_BYTES = 16 * 1024 * 1024  #: of an answer that is one JSON document
 MAX_STREAM_BYTES = 64 * 1024 * 1024  #: of a stream, a hundred times a long reply's
 MAX_TEXT = 1024 * 1024  #: characters of a reply with its reasoning; no model's longest has half of them
+
+#: Of every request, beside those of its dialect.
+USUAL_HEADERS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "Connection": "keep-alive",
+    "Content-Type": "application/json",
+    "User-Agent": f"python-httpx/{httpx.__version__}",
+}
 
 # Nothing has been sent when these are raised.
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -103,16 +113,15 @@ class HttpProvider(ABC):
         self._api_key = api_key.strip()
         self._timeouts = timeouts or Timeouts()
         self._transport = transport or default_transport(self._base_url)
-        self._client = httpx.AsyncClient(
-            transport=self._transport,
-            timeout=httpx.Timeout(None, connect=self._timeouts.connect, pool=self._timeouts.connect),
-        )
+        waits = httpx.Timeout(None, connect=self._timeouts.connect, pool=self._timeouts.connect)
+        self._extensions = {"timeout": waits.as_dict()}
+        self._addresses: dict[str, httpx.URL] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        await self._transport.aclose()
 
     # What a dialect says.
 
@@ -255,12 +264,11 @@ class HttpProvider(ABC):
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         if not (self._api_key.isascii() and self._api_key.isprintable()):
             raise AuthenticationFailed("the key has characters that no key has")
-        headers = {**self._headers(), "Accept-Encoding": "identity", "Content-Type": "application/json"}
-        url = f"{self._base_url}{path}"
-        request = self._client.build_request(method, url, content=content, headers=headers)
+        url, headers = self._address(path), self._every_header
+        request = httpx.Request(method, url, content=content, headers=headers, extensions=self._extensions)
         try:
             async with asyncio.timeout_at(deadline):
-                # Not by way of the client: it would keep cookies, and a redirect would carry the key to another host.
+                # Not by way of a client: it would keep cookies, and a redirect would carry the key to another host.
                 response = await self._transport.handle_async_request(request)
         except TimeoutError:
             raise TimedOut("no answer began") from None
@@ -278,6 +286,17 @@ class HttpProvider(ABC):
         finally:
             await _close(response)
         raise error_from_response(response.status_code, response.headers, error_body)
+
+    def _address(self, path: str) -> httpx.URL:
+        """Parsed once: of the few addresses that a provider has, one is asked for each reply."""
+        url = self._addresses.get(path)
+        if url is None:
+            url = self._addresses[path] = httpx.URL(f"{self._base_url}{path}")
+        return url
+
+    @cached_property
+    def _every_header(self) -> httpx.Headers:
+        return httpx.Headers({**USUAL_HEADERS, **self._headers()})
 
     async def _read_error(self, response: httpx.Response) -> bytes:
         body = bytearray()

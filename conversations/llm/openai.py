@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -31,6 +32,7 @@ _REASONS = {
     "max_tokens": FinishReason.LENGTH,
     "content_filter": FinishReason.FILTERED,
 }
+_decode = json.JSONDecoder().decode  # for every delta: `json.loads` would ask each time what it was given
 _OPENAI_HOST = "api.openai.com"
 _OPENAI_HOSTS = (_OPENAI_HOST, ".openai.azure.com", ".services.ai.azure.com")
 
@@ -41,7 +43,7 @@ def build_body(request: CompletionRequest, *, base_url: str) -> dict[str, Any]:
     OpenAI's own hosts refuse `max_tokens` for o* and gpt-5 and later, and take `max_completion_tokens` for
     all; elsewhere `max_tokens` is what everyone knows.
     """
-    host = httpx.URL(base_url).host
+    host = _host_of(base_url)
     own_host = host.endswith(_OPENAI_HOSTS)
     body: dict[str, Any] = {
         "model": request.model_id,
@@ -56,6 +58,11 @@ def build_body(request: CompletionRequest, *, base_url: str) -> dict[str, Any]:
         # Others refuse what they do not know, or send it on to who does.
         body["prompt_cache_key"] = request.cache_key
     return body
+
+
+@lru_cache(maxsize=100)
+def _host_of(base_url: str) -> str:
+    return httpx.URL(base_url).host
 
 
 class OpenAIParser:
@@ -79,7 +86,7 @@ class OpenAIParser:
             self.done = True
             return []
         try:
-            payload = json.loads(event.data)
+            payload = _decode(event.data)
         except (ValueError, RecursionError):
             payload = None
         if not isinstance(payload, dict):
@@ -102,11 +109,11 @@ class OpenAIParser:
         delta = choice.get("delta") or choice.get("message")
         if isinstance(delta, dict):
             # `reasoning_content` is DeepSeek's and llama.cpp's word, `reasoning` OpenRouter's and vLLM's.
-            thought = self._reasoning.feed(_text_of(delta.get("reasoning_content") or delta.get("reasoning")))
-            if thought:
+            thought = _text_of(delta.get("reasoning_content") or delta.get("reasoning"))
+            if thought and (thought := self._reasoning.feed(thought)):
                 events.append(ReasoningDelta(text=thought))
-            text = self._text.feed(_text_of(delta.get("content")) or _text_of(delta.get("refusal")))
-            if text:
+            text = _text_of(delta.get("content")) or _text_of(delta.get("refusal"))
+            if text and (text := self._text.feed(text)):
                 events.append(TextDelta(text=text))
         reason = choice.get("finish_reason")
         if reason == "insufficient_system_resource":  # DeepSeek's word for an answer it broke off
@@ -166,13 +173,17 @@ def _count(raw: Mapping[str, Any], key: str) -> int:
 
 def _first_choice(payload: Mapping[str, Any]) -> Mapping[str, Any] | None:
     choices = payload.get("choices")
-    if not isinstance(choices, list):
-        return None
-    return next((c for c in choices if isinstance(c, dict) and c.get("index") in (0, None)), None)
+    if isinstance(choices, list):
+        for choice in choices:
+            if isinstance(choice, dict) and choice.get("index") in (0, None):
+                return choice
+    return None
 
 
 def _text_of(content: object) -> str:
     """Content is a string, or with some relays a list of parts of which the text ones count."""
+    if not content:
+        return ""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
