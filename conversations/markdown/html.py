@@ -1,5 +1,6 @@
 """Tokens to HTML that can be trusted. What the parser made goes through nh3 with a strict allow list; the frames of
-code (figure, button, icon), which no message may write, are put in after that. Nothing else marks Markdown safe."""
+code (figure, button, icon), which no message may write, are put in after that. Nothing else marks Markdown safe, but
+for lines that have no character by which HTML or Markdown means anything."""
 
 from __future__ import annotations
 
@@ -75,6 +76,9 @@ _prose = nh3.Cleaner(
     url_relative="deny",
 )
 _code = nh3.Cleaner(tags={"span"}, attributes={}, allowed_classes={"span": set(CODE_CLASSES)}, link_rel=None)
+#: What sentences do not have. By the rest Markdown means nothing in a line that begins with a letter. Two slashes may
+#: be a URL's.
+_NO_PROSE = re.compile(r"""[^\w .,;:!?'"()%+=#/\u2013\u2014\u2018\u2019\u201c\u201d\u2026-]|_|//""")
 _SLOT = re.compile(r'<data value="([0-9]+)"></data>')
 
 
@@ -91,6 +95,8 @@ class Renderer:
 
     def render(self, text: str) -> SafeString:
         """One or more whole blocks of Markdown; shown as plain text if they nest too deep to be parsed."""
+        if _is_prose(line := text.rstrip(" \n")):
+            return mark_safe(f"<p>{line}</p>\n")
         try:
             html, figures = self._render(text)
         except (_TooDeep, RecursionError):
@@ -107,6 +113,11 @@ class Renderer:
         if any(token.nesting == 1 and token.level >= MAX_NESTING - 1 for token in tokens):
             raise _TooDeep
         return _tokens_to_html.render(tokens, parser().options, self._env), figures
+
+
+def _is_prose(line: str) -> bool:
+    """Whether it is one line of sentences, as much of what models write is: the parser would change nothing."""
+    return line[:1].isalpha() and _NO_PROSE.search(line) is None
 
 
 class _TooDeep(Exception):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from unittest import mock
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from conversations.markdown import render_markdown, render_user_text
 from conversations.markdown.code import LEXERS, Highlighter
@@ -51,6 +54,19 @@ def test_a_table_scrolls_in_its_own_box_and_aligns_by_class() -> None:
         '<th scope="col" class="c">c</th>\n<th scope="col" class="n">d</th>' in html
     )
     assert '<td>1</td>\n<td class="l">2</td>\n<td class="c">3</td>\n<td class="n">4</td>' in html
+
+
+@given(
+    st.text("aé1 .,:;!?'\"()%+=#/-…“_*`[]<>&$~|\\\n\t\xa0x", max_size=30).map(lambda text: "A" + text)
+    | st.from_regex(r"([1-9]{1,3}[.)] |[-+#=] ?|h)?[a-z :/.*]{1,20}\n?", fullmatch=True)
+)
+@example("www.example.org, https://example.org/ and mailto:bob@example.org")
+@example("Ends with blanks   \n\n")
+@example("\xb2 is no letter, \u01c5 is")
+def test_sentences_are_what_the_parser_makes_of_them(text: str) -> None:
+    with mock.patch("conversations.markdown.html._is_prose", return_value=False):
+        parsed = render_markdown(text)
+    assert render_markdown(text) == parsed
 
 
 @pytest.mark.parametrize("source", ["$x^2$", r"\(x^2\)"])
