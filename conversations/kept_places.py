@@ -10,7 +10,8 @@ import asyncio
 import contextvars
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -54,6 +55,24 @@ _FOUND = np.dtype([("place", ">i8"), ("depth", ">i4"), ("tokens", ">i4"), ("line
 _VECTOR = np.dtype([("head", ">i4"), ("values", ">f4", (DIMENSIONS,))])
 _IS_SET_ASIDE, _HAS_VECTOR = 1, 2
 
+#: The unforked lines that make up the path to a leaf, each with the depth at which its part of it `ends`: the leaf's is
+#: the first.
+PATH = """
+WITH RECURSIVE line AS (
+    SELECT b.*, m.path_messages AS ends FROM messages m JOIN message_branches b ON b.id = m.branch_id
+    WHERE m.id = %(leaf)s AND m.conversation_id = %(conversation)s
+    UNION ALL
+    SELECT b.*, least(line.ends, line.until)
+    FROM line CROSS JOIN LATERAL (SELECT * FROM message_branches WHERE id = line.parent_id OFFSET 0) AS b
+)
+"""
+
+_STRETCHES = f"""
+{PATH}
+SELECT ARRAY(SELECT id FROM line) AS lines, ARRAY(SELECT ends FROM line) AS ends,
+    ARRAY(SELECT changed_in FROM line) AS changes
+"""
+
 # Planned for any number of lines, a join would read all of a conversation: OFFSET keeps it a look-up for each line.
 _ROWS = """
 SELECT string_agg(int8send(p.id) || int8send(p.depth::bigint << 32 | p.tokens) || int8send(p.branch_id)
@@ -78,6 +97,16 @@ class Stretch:
     changed_in: int  #: the transaction that last changed what the line had already
     start: int
     end: int
+
+
+def stretches(found: DictRow) -> list[Stretch]:
+    """The lines of a path from the leaf's to the root's: each begins where the next one ends."""
+    return [
+        Stretch(line=line, changed_in=changed_in, start=start, end=end)
+        for line, changed_in, start, end in zip(
+            found["lines"], found["changes"], [*found["ends"][1:], 0], found["ends"], strict=True
+        )
+    ]
 
 
 class Line:
@@ -132,6 +161,10 @@ class Line:
     def lacks_vectors(self) -> bool:
         return bool(np.isnan(self.rows(self.until)["scale"]).any())
 
+    def unread(self, end: int) -> list[tuple[int, int]]:
+        """From which depth to which nothing was read yet."""
+        return [(self.until + 1, end)] if self.until < end else []
+
     def missing(self, end: int) -> list[tuple[int, int]]:
         """From which depth to which nothing was read yet, or no vector was there."""
         is_missing = np.ones(end - self.start, bool)
@@ -153,7 +186,8 @@ class KeptPlaces:
         self._later = later
         self._lines: OrderedDict[int, Line] = OrderedDict()
         self.messages = 0  #: that the lines have room for
-        self._wanted: dict[UUID, Sequence[Stretch]] = {}  #: the one that was asked for last is the last
+        #: Paths, or the leaves of those that nobody has asked for yet; the one that was asked for last is the last.
+        self._wanted: dict[UUID, Sequence[Stretch] | UUID] = {}
         self._filling: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -169,7 +203,7 @@ class KeptPlaces:
 
         The last place of each is looked at again: if it is gone, so is what was above it.
         """
-        if path[0].end < max(WORTH_KEEPING, WORTH_A_LINE * len(path)) or _room(path[0].end) > self._most:
+        if not self._is_worth_keeping(path):
             return None
         lines = [self._kept(stretch) for stretch in path]
         wanted = [
@@ -193,6 +227,10 @@ class KeptPlaces:
             self._read_later(conversation_id, path)
         return lines
 
+    def expect(self, conversation_id: UUID, leaf_id: UUID) -> None:
+        """Read the path to a leaf before a turn asks for it, because one is likely to."""
+        self._read_later(conversation_id, leaf_id)
+
     def forget(self, path: Sequence[Stretch]) -> None:
         for stretch in path:
             self._forget(stretch.line)
@@ -210,6 +248,10 @@ class KeptPlaces:
             await asyncio.wait([self._filling], timeout=1)
 
     # --- Lines ------------------------------------------------------------------------------------------
+
+    def _is_worth_keeping(self, path: Sequence[Stretch]) -> bool:
+        size = path[0].end
+        return size >= max(WORTH_KEEPING, WORTH_A_LINE * len(path)) and _room(size) <= self._most
 
     def _kept(self, stretch: Stretch) -> Line:
         """The line as it is kept, or an empty one: nothing is kept of what has changed since."""
@@ -241,11 +283,11 @@ class KeptPlaces:
 
     # --- Filling ----------------------------------------------------------------------------------------
 
-    def _read_later(self, conversation_id: UUID, path: Sequence[Stretch]) -> None:
+    def _read_later(self, conversation_id: UUID, wanted: Sequence[Stretch] | UUID) -> None:
         if self._is_closed:
             return
         self._wanted.pop(conversation_id, None)
-        self._wanted[conversation_id] = path
+        self._wanted[conversation_id] = wanted
         if len(self._wanted) > MOST_WANTED:
             del self._wanted[next(iter(self._wanted))]
         if self._filling is None or self._filling.done():
@@ -258,24 +300,43 @@ class KeptPlaces:
         """All paths that are wanted, the newest first. More at once would be work that somebody waits beside."""
         while self._wanted:
             await asyncio.sleep(self._later)
-            conversation_id, path = self._wanted.popitem()
+            conversation_id, wanted = self._wanted.popitem()
             try:
+                is_expected = isinstance(wanted, UUID)
+                path = await self._path_to(conversation_id, wanted) if isinstance(wanted, UUID) else wanted
                 for stretch in path:
                     line = self._kept(stretch)
-                    for piece in _pieces(line.missing(stretch.end)):
+                    # What is expected need not come: vectors that are missing are looked for when it has.
+                    ranges = line.unread(stretch.end) if is_expected else line.missing(stretch.end)
+                    for piece in _pieces(ranges):
                         await self._read_piece(conversation_id, stretch, line, piece)
             except Exception as error:
                 logger.warning("places are read again next time: %s", type(error).__name__)
 
+    async def _path_to(self, conversation_id: UUID, leaf_id: UUID) -> Sequence[Stretch]:
+        """The path that is expected, as far as it is worth keeping."""
+        async with reading(self._pool) as cursor:
+            await cursor.execute(_STRETCHES, {"conversation": conversation_id, "leaf": leaf_id})
+            row = await cursor.fetchone()
+        path = stretches(row) if row else []
+        return path if path and self._is_worth_keeping(path) else ()
+
     async def _read_piece(
         self, conversation_id: UUID, stretch: Stretch, line: Line, piece: list[tuple[int, int]]
     ) -> None:
-        async with (
-            self._pool.connection() as connection,
-            connection.cursor(binary=True, row_factory=dict_row) as cursor,
-        ):
+        async with reading(self._pool) as cursor:
             found, vectors = await _found(cursor, conversation_id, [(stretch, *depths) for depths in piece])
         self._keep(stretch, line, found, vectors, piece[-1][1])
+
+
+@asynccontextmanager
+async def reading(pool: Pool) -> AsyncIterator[AsyncCursor[DictRow]]:
+    """A cursor of its own connection, for numbers as PostgreSQL has them."""
+    async with (
+        pool.connection() as connection,
+        connection.cursor(binary=True, row_factory=dict_row) as cursor,
+    ):
+        yield cursor
 
 
 def _room(messages: int) -> int:

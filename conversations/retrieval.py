@@ -7,8 +7,7 @@ question's rarest words and the distance of each vector; the formula of `score` 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -16,11 +15,11 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 from psycopg import AsyncCursor
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 
 from conversations.context.view import HistoryMessage, Recalled
 from conversations.database import Pool
-from conversations.kept_places import KeptPlaces, Line, Stretch
+from conversations.kept_places import PATH, KeptPlaces, Line, Stretch, reading, stretches
 from conversations.llm.embeddings import Vector, are_missing, as_sql, embed_aside
 from conversations.reranking import Signals, beside, closest, from_0_to_1, rerank, shortlist
 from conversations.text import clean_text
@@ -77,19 +76,12 @@ class Candidates:
     frequency: Numbers = field(default_factory=lambda: np.zeros(0))
 
 
-# `line`: the unforked lines that make up the path, each with the depth at which its part of it `ends`. Postings of
-# messages that are not among the places count for nothing.
+# Postings of messages that are not among the places count for nothing.
 #
 # A stop word of the question's own language says nothing in the other languages of its conversation either. A word and
 # its lexemes stand at one position: the word at the end, which is none in any, lets pairs of characters begin at one.
-_WORDS = """
-WITH RECURSIVE line AS (
-    SELECT b.*, m.path_messages AS ends FROM messages m JOIN message_branches b ON b.id = m.branch_id
-    WHERE m.id = %(leaf)s AND m.conversation_id = %(conversation)s
-    UNION ALL
-    SELECT b.*, least(line.ends, line.until)
-    FROM line CROSS JOIN LATERAL (SELECT * FROM message_branches WHERE id = line.parent_id OFFSET 0) AS b
-), spoken AS (
+_WORDS = f"""
+{PATH}, spoken AS (
     SELECT DISTINCT unnest(languages) AS language FROM line LIMIT %(languages)s
 ), own AS (
     SELECT coalesce(message_language(%(question)s, before.language), before.language, 'simple') AS language
@@ -201,7 +193,7 @@ async def look(
     It may begin before it is known how much `choose` has room for. `skip`: all that it may be told to skip. Of a long
     path in use the places are `kept`.
     """
-    async with _cursor(pool) as cursor:
+    async with reading(pool) as cursor:
         return await _look(cursor, conversation_id, leaf_id, question, skip, kept)
 
 
@@ -221,7 +213,7 @@ async def choose(
     excerpt. Neither the leaf itself, nor what is deeper than `last`, nor what is in `skip`, because the request holds
     these already; nor what is set aside.
     """
-    async with _cursor(pool) as cursor:
+    async with reading(pool) as cursor:
         return await _choose(cursor, search, room, last, skip, overhead, formula)
 
 
@@ -246,18 +238,9 @@ async def recall(
     """
     if last is not None and last < 1:
         return []
-    async with _cursor(pool) as cursor:
+    async with reading(pool) as cursor:
         search = await _look(cursor, conversation_id, leaf_id, question, skip, kept)
         return await _choose(cursor, search, room, last, skip, overhead, formula) if search else []
-
-
-@asynccontextmanager
-async def _cursor(pool: Pool) -> AsyncIterator[AsyncCursor[DictRow]]:
-    async with (
-        pool.connection() as connection,
-        connection.cursor(binary=True, row_factory=dict_row) as cursor,
-    ):
-        yield cursor
 
 
 async def _look(
@@ -284,7 +267,7 @@ async def _look(
     words = await cursor.fetchone()
     if words is None or not words["lines"]:
         return None
-    path = _stretches(words)
+    path = stretches(words)
     if path[0].end < 2:
         return None
     lines = None
@@ -463,16 +446,6 @@ def _shortened(question: str) -> str:
     if len(question) <= QUESTION_HEAD + QUESTION_TAIL:
         return question
     return f"{question[:QUESTION_HEAD]}\n{question[-QUESTION_TAIL:]}"
-
-
-def _stretches(words: DictRow) -> list[Stretch]:
-    """The lines of the path from the leaf's to the root's: each begins where the next one ends."""
-    return [
-        Stretch(line=line, changed_in=changed_in, start=start, end=end)
-        for line, changed_in, start, end in zip(
-            words["lines"], words["changes"], [*words["ends"][1:], 0], words["ends"], strict=True
-        )
-    ]
 
 
 def _unpacked(places: bytes, postings: bytes) -> Candidates:

@@ -73,6 +73,11 @@ class Preset:
             | {name: value for name, value in known.items() if name not in faulty}
         )
 
+    @property
+    def recalls(self) -> bool:
+        """Whether what a request leaves out is searched for what may help with its question."""
+        return bool(self.strategy is Strategy.ADAPTIVE if self.recall_tokens is None else self.recall_tokens)
+
     def policy(
         self,
         *,

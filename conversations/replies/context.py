@@ -22,7 +22,7 @@ from conversations.context.plan import (
     Planner,
     RecallWanted,
 )
-from conversations.context.policy import Policy, Strategy
+from conversations.context.policy import Policy
 from conversations.context.view import Background, MemoryItem, MemoryKind, Recalled, Summary
 from conversations.database import Pool
 from conversations.kept_places import KeptPlaces
@@ -94,13 +94,10 @@ class Requests:
 
     def look_back(self) -> None:
         """Begin to look for what was said before all that is known here: a plan will ask for it, and soon."""
-        cut, preset = self.known.cut, self.claim.preset
-        recalls = preset.recall_tokens or (
-            preset.recall_tokens is None and preset.strategy is Strategy.ADAPTIVE
-        )
+        cut = self.known.cut
         is_whole = self.known.path_messages <= len(self.known.history)
         is_asked_again = cut is not None and cut.insert_before(self.claim.question_id)
-        if recalls and not is_whole and not is_asked_again:
+        if self.claim.preset.recalls and not is_whole and not is_asked_again:
             self._look()
 
     def manifest(self, entry: ModelEntry, plan: ContextPlan, max_tokens: int) -> dict[str, Any]:

@@ -11,21 +11,22 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import UUID
 
 from django.conf import settings
 from redis.exceptions import RedisError
 
 from chatapp.logs import reply_id as log_context
-from conversations import journal
+from conversations import journal, kept_places, meanings
 from conversations.active import ActiveIndex
 from conversations.crash_points import crash_point
 from conversations.database import DATABASE_AWAY, make_pool
 from conversations.gate import Gate
 from conversations.journal import Kind
-from conversations.kept_places import KeptPlaces
+from conversations.llm import embeddings
 from conversations.metrics import LOOP_LAG
-from conversations.models import UNFINISHED
+from conversations.models import UNFINISHED, Message
 from conversations.providers import close_providers
 
 from .claims import Claimed
@@ -60,7 +61,7 @@ class ReplyRuntime:
         self.name = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(4)}"
         self.pool = make_pool()
         self.store = ReplyStore(self.pool)
-        self.kept_places = KeptPlaces(self.pool)
+        self.kept_places = kept_places.KeptPlaces(self.pool)
         self.redis = journal.connect(settings.REDIS_URL)
         # The writer's and the gate's: no viewer holds up the text.
         self._writing_redis = journal.connect_for_few(settings.REDIS_URL)
@@ -178,6 +179,16 @@ class ReplyRuntime:
         if self._loop is not None:
             # In a context of its own: the request's, kept by what is begun here, would keep the request.
             self._loop.call_soon_threadsafe(self._start, reply_id, claimed, context=contextvars.Context())
+
+    def expect_send(self, below: Message) -> None:
+        """Read what a send below a message will ask recall for, if its path is long. Called from any thread."""
+        if self._loop is None or self._is_draining:
+            return
+        if below.path_tokens >= meanings.SOON_ASKED:
+            embeddings.load_aside()
+        if below.path_messages >= kept_places.WORTH_KEEPING:
+            expect = partial(self.kept_places.expect, below.conversation_id, below.pk)
+            self._loop.call_soon_threadsafe(expect, context=contextvars.Context())
 
     def _start(self, reply_id: UUID, claimed: Claimed | None = None) -> None:
         if self._is_draining and claimed is not None:

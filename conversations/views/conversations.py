@@ -16,9 +16,11 @@ from django_htmx.http import HttpResponseClientRedirect
 from conversations import reports
 from conversations.forms import RenameForm, SettingsForm, SwitchForm
 from conversations.models import Conversation
+from conversations.policies import stored_preset
 from conversations.presets import PresetGone
+from conversations.replies.runtime import current_runtime
 from conversations.replies.sending import stop_reply
-from conversations.thread import load_thread
+from conversations.thread import Thread, load_thread
 
 from .composer import composer_for, composer_for_new, version
 from .http import PersonRequest, announce, message_named, render_page
@@ -56,6 +58,7 @@ def show_conversation(request: PersonRequest, shown: Conversation, **more: Any) 
         before=message_named(request, shown, "before"),
         around=message_named(request, shown, "around"),
     )
+    get_ready_for_send(shown, thread)
     context = {"conversation": shown, "thread": thread, "composer": composer_for(shown, thread), **more}
     return render_page(request, "conversations/conversation.html", context, current=shown)
 
@@ -197,6 +200,14 @@ def conversation_restore(request: PersonRequest, pk: UUID) -> HttpResponse:
 
 
 # --- What these share ---------------------------------------------------------------------------------------
+
+
+def get_ready_for_send(shown: Conversation, thread: Thread) -> None:
+    """Who opens a conversation is likely to write: let this process read what recalling from a long one takes."""
+    runtime = current_runtime()
+    last = next((item.message for item in reversed(thread.items) if item.message), None)
+    if runtime is not None and last is not None and stored_preset(shown.preset).recalls:
+        runtime.expect_send(last)
 
 
 def show_list(request: PersonRequest, *, current: Conversation | None = None, **toast: Any) -> HttpResponse:

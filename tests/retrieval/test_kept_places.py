@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -301,6 +302,48 @@ class ReadingTests(KeptPlacesTestCase):
             self.assertTrue(turns.was_kept)
 
 
+class ExpectedTests(KeptPlacesTestCase):
+    async def test_a_path_that_is_expected_is_read_before_its_first_turn(self) -> None:
+        for seed in range(3):
+            tree = await grown(random.Random(seed), 30)
+            leaf = max(tree, key=lambda message: message.path_messages)
+            async with process() as turns:
+                turns.kept.expect(leaf.conversation_id, leaf.pk)
+                await turns.kept.filled()
+                await turns.recall(leaf)
+                self.assertTrue(turns.was_kept)
+                await self.assert_same(turns, leaf)
+
+    async def test_a_message_of_another_conversation_is_no_path_of_this_one(self) -> None:
+        mine, theirs = await ships(8), await ships(8)
+        async with process() as turns:
+            turns.kept.expect(mine[0].conversation_id, theirs[-1].pk)
+            await turns.kept.filled()
+            self.assertEqual(turns.kept.messages, 0)
+
+    async def test_what_is_not_worth_keeping_is_not_read(self) -> None:
+        said = await ships(8)
+        for few, enough in (("WORTH_KEEPING", 9), ("WORTH_A_LINE", 9)):
+            async with process() as turns:
+                with mock.patch.object(kept_places, few, enough):
+                    turns.kept.expect(said[0].conversation_id, said[-1].pk)
+                    await turns.kept.filled()
+                self.assertEqual(turns.kept.messages, 0)
+
+    async def test_what_is_expected_again_is_read_as_far_as_it_has_come_since(self) -> None:
+        known, said = 0, await ships(1)
+        async with process() as turns:
+            for new in (19, 0, 3):
+                said += await ships(new, under=said[-1])
+                with mock.patch.object(
+                    kept_places.Line, "put", autospec=True, side_effect=kept_places.Line.put
+                ) as put:
+                    turns.kept.expect(said[0].conversation_id, said[-1].pk)
+                    await turns.kept.filled()
+                self.assertEqual(sum(len(call.args[1]) for call in put.call_args_list), len(said) - known)
+                known = len(said)
+
+
 class SafetyTests(KeptPlacesTestCase):
     """What is kept may be wrong in any way: what does not belong to the path does not come back."""
 
@@ -437,6 +480,44 @@ class ProcessTests(TurnsTestCase):
         self.assertGreater((await ReplyAttempt.objects.aget(reply=reply)).manifest["recall"]["found"], 0)
         assert filling is not None
         self.assertTrue(filling.cancelled())
+
+    async def test_who_opens_a_long_conversation_finds_it_kept_for_the_first_send(self) -> None:
+        conversation = await sync_to_async(self.conversation)(SMALL)
+        await sync_to_async(dialogue)(
+            conversation, "The heron nests near Zwolle.", "Noted.", *["Hm. " * 60] * 20
+        )
+        stranger = await sync_to_async(self.conversation)(user=await sync_to_async(bob)())
+        await sync_to_async(dialogue)(stranger, *["Hm."] * 22)
+        await sync_to_async(self.client.force_login)(self.alice)
+        with (
+            mock.patch.multiple(kept_places, WORTH_KEEPING=10, WORTH_A_LINE=1),
+            mock.patch.object(retrieval, "_unpacked", wraps=retrieval._unpacked) as read,
+            catalog_of(ScriptedProvider(["Well."])),
+        ):
+            async with web_process() as runtime:
+                runtime.kept_places._later = 0
+                for shown, status, messages in ((stranger, 404, 0), (conversation, 200, 22)):
+                    page = await sync_to_async(self.client.get)(f"/conversations/{shown.pk}/")
+                    await asyncio.sleep(0)  # what the page's thread has asked for begins
+                    await runtime.kept_places.filled()
+                    self.assertEqual(page.status_code, status)
+                    self.assertEqual(
+                        sum(line.until for line in runtime.kept_places._lines.values()), messages
+                    )
+                await self.finished(await self.asend(conversation, "Where does the heron nest?"))
+        read.assert_not_called()
+
+    async def test_a_short_conversation_and_one_without_recall_are_opened_for_nothing(self) -> None:
+        await sync_to_async(self.client.force_login)(self.alice)
+        with mock.patch.multiple(kept_places, WORTH_KEEPING=10, WORTH_A_LINE=1):
+            async with web_process() as runtime:
+                with mock.patch.object(runtime.kept_places, "expect") as expect:
+                    for preset, said in ((SMALL, 9), ({**SMALL, "recall_tokens": 0}, 10)):
+                        conversation = await sync_to_async(self.conversation)(preset)
+                        await sync_to_async(dialogue)(conversation, *["Hm."] * said)
+                        await sync_to_async(self.client.get)(f"/conversations/{conversation.pk}/")
+                    await asyncio.sleep(0)
+                    expect.assert_not_called()
 
 
 def test_a_vector_is_kept_to_two_thousandths() -> None:
