@@ -18,14 +18,18 @@ from tests import cast
 ACTIONS: dict[Any, str] = {models.CASCADE: "c", models.SET_NULL: "n"}
 
 
+def keys() -> list[Any]:
+    ours = apps.get_app_config("conversations").get_models()
+    fields = (field for model in ours for field in model._meta.local_fields)
+    return [field for field in fields if isinstance(field, models.ForeignKey)]
+
+
 def declared() -> dict[tuple[str, str], str]:
     """Table and column of each foreign key of ours, with what becomes of the row when its target is deleted."""
-    ours = apps.get_app_config("conversations").get_models()
     return {
-        (model._meta.db_table, field.column): ACTIONS[field.remote_field.on_delete]
-        for model in ours
-        for field in model._meta.local_fields
-        if isinstance(field, models.ForeignKey)
+        (field.model._meta.db_table, field.column): ACTIONS[field.remote_field.on_delete]
+        for field in keys()
+        if field.db_constraint
     }
 
 
@@ -89,6 +93,21 @@ class MigrationTests(TestCase):
         written = {"text", "reasoning", "journal_position", "first_token_at", "lease_expires_at"}
         self.assertIn("state", indexed("replies"))
         self.assertEqual(indexed("replies") & written, set())
+
+    def test_only_the_words_of_a_place_are_kept_by_a_trigger_in_place_of_a_key(self) -> None:
+        without_key = [str(field) for field in keys() if not field.db_constraint]
+        self.assertEqual(without_key, ["conversations.MessagePosting.place"])
+
+    def test_replies_without_an_answer_are_in_no_index_of_answers(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                SELECT indisunique, pg_get_expr(indpred, indrelid) FROM pg_index
+                JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+                WHERE indrelid = 'replies'::regclass AND attname = 'answer_id'
+                """
+            )
+            self.assertEqual(cursor.fetchall(), [(True, "(answer_id IS NOT NULL)")])
 
     def test_summaries_from_before_there_were_versions_are_numbered(self) -> None:
         migration = import_module("conversations.migrations.0024_context_engine")

@@ -69,7 +69,8 @@ class MessagePosting(models.Model):
     """That a message has a word, and how often. The rows of one word in one conversation are a stretch of the key."""
 
     pk = models.CompositePrimaryKey("conversation_id", "lexeme", "place_id")
-    place = models.ForeignKey(MessagePlace, on_delete=models.CASCADE, related_name="+")
+    #: A trigger takes its words along when a place is deleted; a key would look the place up for each of them.
+    place = models.ForeignKey(MessagePlace, on_delete=models.CASCADE, related_name="+", db_constraint=False)
     conversation_id = models.UUIDField()
     #: Which message of its conversation with this word it is, from 1: the last one's is the document frequency.
     number = models.PositiveIntegerField()

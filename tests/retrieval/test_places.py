@@ -10,6 +10,7 @@ from unittest import mock
 
 from django.apps import apps
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.test import TestCase, TransactionTestCase
 
 from conversations import meanings
@@ -168,6 +169,10 @@ class WordTests(TestCase):
                 self.assertLess(time.monotonic() - began, 5)
                 self.assertLessEqual(len(words_of(message)), 2_000)
 
+    def test_of_a_long_text_the_first_words_are_kept(self) -> None:
+        message = say(self.conversation, None, " ".join(f"word{n}" for n in range(2_500, 0, -1)))
+        self.assertEqual(words_of(message), {f"word{n}" for n in range(501, 2_501)})
+
     def test_another_text_has_other_words_and_no_vector_yet(self) -> None:
         message = say(self.conversation, None, "The harbour is deep.")
         Message.objects.filter(pk=message.pk).update(content="The lighthouse is tall.")
@@ -216,6 +221,9 @@ class DeletionTests(TestCase):
     def counts(self) -> tuple[int, int, int]:
         return MessageBranch.objects.count(), MessagePlace.objects.count(), MessagePosting.objects.count()
 
+    def stray_words(self) -> QuerySet[MessagePosting]:
+        return MessagePosting.objects.exclude(place_id__in=MessagePlace.objects.values("pk"))
+
     def test_a_deleted_conversation_leaves_nothing_whoever_deletes_it(self) -> None:
         with connection.cursor() as cursor:
             cursor.execute("DELETE FROM conversations WHERE id = %s", [self.conversation.pk])
@@ -228,7 +236,14 @@ class DeletionTests(TestCase):
     def test_a_deleted_message_takes_its_words_along(self) -> None:
         Message.objects.filter(pk=self.said[2].pk).delete()
         self.assertEqual(self.counts()[1], 2)
-        self.assertFalse(MessagePosting.objects.exclude(place__message__in=self.said[:2]).exists())
+        self.assertFalse(self.stray_words().exists())
+        self.assertEqual(words_of(self.said[0]), {"harbour", "deep"})
+
+    def test_a_deleted_place_takes_its_words_along_whoever_deletes_it(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM message_places WHERE message_id = %s", [self.said[1].pk])
+        self.assertFalse(self.stray_words().exists())
+        self.assertEqual(words_of(self.said[2]), {"deep"})
 
     def test_a_deleted_person_leaves_nothing(self) -> None:
         alice().delete()
