@@ -210,7 +210,7 @@ class Answer:
         ask = self._ask(entry, plan, self.attempt_id)
         if self.begun is not None:
             asyncio.get_running_loop().call_soon(self.begun.set)
-        begun = await self._patiently(
+        call = await self._patiently(
             partial(
                 self.runtime.store.begin_attempt,
                 self.claim,
@@ -220,7 +220,7 @@ class Answer:
                 ask=ask,
             )
         )
-        self.max_tokens, self.price = begun.max_tokens, begun.price
+        self.max_tokens, self.price = call.max_tokens, call.price
         self.called_at = datetime.now(UTC)
         return self.requests.request(entry, plan, self.max_tokens)
 

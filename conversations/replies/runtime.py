@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -45,6 +46,8 @@ ACTIVE_SECONDS = 1.0
 #: Replies that go to the database in one statement, and their characters: the text is there several times over while
 #: it is sent, and a connection keeps the room for the longest that it ever sent. All of them take turns.
 CHECKPOINTED_AT_ONCE, WRITTEN_AT_ONCE = 200, 100_000
+#: Seconds for which a thread that has sent a message lets the event loop begin its reply first, at most.
+HEAD_START = 0.003
 #: How often the lag of the event loop is measured.
 LAG_SECONDS = 0.5
 
@@ -175,10 +178,17 @@ class ReplyRuntime:
         return self._loop is not None and not self._is_draining
 
     def wake(self, reply_id: UUID, claimed: Claimed | None = None) -> None:
-        """Start a reply that was just committed, claimed for this process or not. Called from any thread."""
+        """Start a reply that was just committed, claimed for this process or not. Called from any thread.
+
+        Returns when its call is about to be made, or soon: what else the thread has to do computes, too, and what the
+        loop has to do comes first.
+        """
         if self._loop is not None:
+            begun = threading.Event()
             # In a context of its own: the request's, kept by what is begun here, would keep the request.
-            self._loop.call_soon_threadsafe(self._start, reply_id, claimed, context=contextvars.Context())
+            context = contextvars.Context()
+            self._loop.call_soon_threadsafe(self._start, reply_id, claimed, begun, context=context)
+            begun.wait(HEAD_START)
 
     def expect_send(self, below: Message) -> None:
         """Read what a send below a message will ask recall for, if its path is long. Called from any thread."""
@@ -190,22 +200,24 @@ class ReplyRuntime:
             expect = partial(self.kept_places.expect, below.conversation_id, below.pk)
             self._loop.call_soon_threadsafe(expect, context=contextvars.Context())
 
-    def _start(self, reply_id: UUID, claimed: Claimed | None = None) -> None:
+    def _start(
+        self, reply_id: UUID, claimed: Claimed | None = None, begun: threading.Event | None = None
+    ) -> None:
         if self._is_draining and claimed is not None:
             self._begin(self.store.requeue(reply_id, claimed.claim.epoch))
         if self._is_draining or reply_id in self._tasks:
             return
         # Not in the context of whoever starts it: inside a request's, each ORM call would take that request's thread.
         task = asyncio.get_running_loop().create_task(
-            self._run(reply_id, claimed), context=contextvars.Context(), name=f"reply {reply_id}"
+            self._run(reply_id, claimed, begun), context=contextvars.Context(), name=f"reply {reply_id}"
         )
         self._tasks[reply_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(reply_id, None))
 
-    async def _run(self, reply_id: UUID, claimed: Claimed | None) -> None:
+    async def _run(self, reply_id: UUID, claimed: Claimed | None, begun: threading.Event | None) -> None:
         log_context.set(str(reply_id))
         try:
-            await run_reply(self, reply_id, claimed)
+            await run_reply(self, reply_id, claimed, begun)
         except DATABASE_AWAY as error:
             logger.warning("reply %s waits for the database: %s", reply_id, type(error).__name__)
         except Exception:
