@@ -77,8 +77,9 @@ def plain_cursor(row_factory: RowFactory[Row]) -> Iterator[Cursor[Row]]:
 
     PostgreSQL plans its statements once for each connection. Django's errors are raised, and its transactions hold.
     """
-    connection.ensure_connection()
-    with connection.wrap_database_errors, Cursor(connection.connection, row_factory=row_factory) as cursor:
+    wrapper = connections["default"]  # `connection` would look for it each time
+    wrapper.ensure_connection()
+    with wrapper.wrap_database_errors, Cursor(wrapper.connection, row_factory=row_factory) as cursor:
         yield cursor
 
 

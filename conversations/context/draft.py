@@ -55,7 +55,7 @@ class Draft:
         inserts = {insert.before: insert for insert in self.inserts}
         *before, question = self.kept.messages
         for message in before:
-            if insert := inserts.get(message.id):
+            if inserts and (insert := inserts.get(message.id)):
                 yield from self._messages(Kind.TRANSCRIPT, run, meter)
                 run = []
                 yield from self._insert(insert, sources, meter)
@@ -82,12 +82,12 @@ class Draft:
 
     def _messages(self, kind: Kind, messages: Sequence[HistoryMessage], meter: Meter) -> Iterator[Section]:
         if messages:
-            ids = tuple(message.id for message in messages)
+            ids, spans = tuple(message.id for message in messages), self.kept.spans
             yield Section(
                 kind=kind,
                 ids=ids,
-                tokens=sum(meter.cost(message, self.kept.spans) for message in messages),
-                spans={pk: self.kept.spans[pk] for pk in ids if pk in self.kept.spans},
+                tokens=sum(meter.cost(message, spans) for message in messages),
+                spans={pk: spans[pk] for pk in ids if pk in spans} if spans else {},
             )
 
     def _insert(self, insert: Insert, sources: Sources, meter: Meter) -> Iterator[Section]:

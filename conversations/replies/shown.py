@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -29,10 +31,10 @@ def columns_of(model: type[Model], alias: str) -> str:
     return ", ".join(f'{alias}."{field.column}"' for field in model._meta.concrete_fields)
 
 
-def take(model: type[Any], values: list[Any]) -> Any:
+def take(model: type[Any], values: Iterator[Any]) -> Any:
     """An instance of the values that come next in a row, or None if they are those of an outer join without one."""
     names = [field.attname for field in model._meta.concrete_fields]
-    own = [values.pop(0) for _ in names]
+    own = list(islice(values, len(names)))
     return None if own[0] is None else model.from_db("default", names, own)
 
 
@@ -54,11 +56,11 @@ async def load_shown(pool: Pool, reply_id: UUID) -> Shown | None:
         row = await cursor.fetchone()
     if row is None:
         return None
-    values = list(row)
+    values = iter(row)
     return Shown(
         reply=take(Reply, values),
         answer=take(Message, values),
         attempt=take(ReplyAttempt, values),
-        answers=values.pop(0),
-        paid=paid_from(values),
+        answers=next(values),
+        paid=paid_from(list(values)),
     )

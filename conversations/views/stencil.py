@@ -53,7 +53,7 @@ def fill(question: Message, text: SafeString, reply: Reply) -> SafeString:
 
 
 def _filled(pieces: list[str], values: Mapping[str, str]) -> SafeString:
-    return mark_safe("".join(values.get(piece, piece) for piece in pieces))
+    return mark_safe("".join(map(values.get, pieces, pieces)))
 
 
 def _clock(moment: datetime) -> str:
