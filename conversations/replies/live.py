@@ -76,6 +76,7 @@ class LiveReply:
         self.is_ended = False
         self.at = 0  #: UTF-16 code units applied
         self.pieces: list[str] = []  #: the last ones, and all that nobody has asked for yet
+        self.count = 0  #: pieces so far
         self.first = 0  #: the number of the first of them
         self.rendered = 0  #: pieces that the blocks and the open text hold
         self.rendered_at = 0  #: UTF-16 code units of them
@@ -83,11 +84,6 @@ class LiveReply:
         self.viewers: set[Viewer] = set()
         self._stream = BlockStream()
         self._rendering: asyncio.Task[None] | None = None
-
-    @property
-    def count(self) -> int:
-        """Pieces so far."""
-        return self.first + len(self.pieces)
 
     def apply(self, entry: Entry) -> bool:
         """Take in a piece; what is known already is skipped. False: pieces before this one are missing."""
@@ -104,6 +100,7 @@ class LiveReply:
         text = entry.text if entry.at == self.at else utf16_suffix(entry.text, self.at - entry.at)
         if text:
             self.pieces.append(text)
+            self.count += 1
             self.at += utf16_length(text)
             if len(self.pieces) > 2 * KEPT:
                 self._forget()
@@ -160,6 +157,8 @@ class LiveReply:
             work = partial(self._stream.feed, text)
         else:
             segments = self._stream.split(text)
+            if not segments:
+                return
             work = partial(self._stream.render, segments)
             if sum(len(segment.text) for segment in segments) <= RENDERED_AT_ONCE:
                 self.blocks += [block.html for block in work()]
