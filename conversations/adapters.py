@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.internal.userkit import filter_users_by_email
@@ -24,6 +24,9 @@ from django.urls import reverse
 from . import oidc
 from .accounts import absolute_address
 from .models import User
+
+if TYPE_CHECKING:
+    from .oidc_flow import Provider
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +128,7 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     def on_authentication_error(
         self,
         request: HttpRequest,
-        provider: oidc.Provider,
+        provider: Provider,
         error: str | None = None,
         exception: Exception | None = None,
         extra_context: dict[str, Any] | None = None,

@@ -1,15 +1,19 @@
-"""Encrypts provider keys at rest, under a key derived from SECRET_KEY."""
+"""Encrypts provider keys at rest, under a key derived from SECRET_KEY.
+
+`cryptography` is imported with the first key: it takes 8 MB, and where keys come from the environment none is stored.
+"""
 
 from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 PURPOSE = b"parley provider keys"  # keeps this key apart from every other use of SECRET_KEY
 
@@ -46,6 +50,8 @@ def decrypt(token: str) -> Secret:
     """The secret behind `encrypt`'s text, also under one of SECRET_KEY_FALLBACKS. Raises `KeyUnreadable`."""
     if not token:
         return Secret()
+    from cryptography.fernet import InvalidToken
+
     try:
         return Secret(_fernet().decrypt(token.encode()).decode())
     except InvalidToken:
@@ -59,10 +65,15 @@ def _fernet() -> MultiFernet:
 @lru_cache(maxsize=4)
 def _fernet_of(*secret_keys: str) -> MultiFernet:
     """The first key encrypts, each of them decrypts."""
+    from cryptography.fernet import Fernet, MultiFernet
+
     return MultiFernet([Fernet(_derived(key)) for key in secret_keys])
 
 
 def _derived(secret_key: str) -> bytes:
     """32 bytes as Fernet wants them. No salt: SECRET_KEY is random, and there is one per site."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
     key = HKDF(algorithm=SHA256(), length=32, salt=None, info=PURPOSE).derive(secret_key.encode())
     return base64.urlsafe_b64encode(key)

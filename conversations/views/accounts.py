@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from allauth.account import views as allauth_views
@@ -9,8 +10,6 @@ from allauth.account.utils import complete_signup
 from allauth.core import ratelimit
 from allauth.socialaccount.adapter import get_adapter
 from allauth.socialaccount.helpers import render_authentication_error
-from allauth.socialaccount.providers.oauth2.client import OAuth2Error
-from allauth.socialaccount.providers.oauth2.views import OAuth2CallbackView
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -22,10 +21,13 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from .. import accounts, oidc
+from .. import accounts
 from ..account_forms import InvitationForm, JoinForm, PreferencesForm, SetupForm
 from ..adapters import too_many_requests
 from ..models import Invitation, User
+
+if TYPE_CHECKING:
+    from .. import oidc_flow
 
 
 class SignedInRequest(HttpRequest):
@@ -145,10 +147,10 @@ def password_reset(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def sso_provider(request: HttpRequest, provider_id: str) -> oidc.Provider:
+def sso_provider(request: HttpRequest, provider_id: str) -> oidc_flow.Provider:
     if settings.OIDC is None or provider_id != "sso":
         raise Http404
-    provider: oidc.Provider = get_adapter().get_provider(request, provider_id)
+    provider: oidc_flow.Provider = get_adapter().get_provider(request, provider_id)
     return provider
 
 
@@ -159,6 +161,8 @@ def sso_login(request: HttpRequest, provider_id: str) -> HttpResponse:
     By a page of its own: browsers hold `form-action` against every redirect that follows a form, and a
     provider may redirect anywhere on its way.
     """
+    from ..oidc_flow import OAuth2Error
+
     provider = sso_provider(request, provider_id)
     response: HttpResponse
     try:
@@ -174,6 +178,8 @@ def sso_login(request: HttpRequest, provider_id: str) -> HttpResponse:
 @require_safe
 def sso_callback(request: HttpRequest, provider_id: str) -> HttpResponse:
     """Where the identity provider sends the person back to."""
+    from ..oidc_flow import Adapter, OAuth2CallbackView
+
     sso_provider(request, provider_id)
-    response: HttpResponse = OAuth2CallbackView.adapter_view(oidc.Adapter(request, provider_id))(request)
+    response: HttpResponse = OAuth2CallbackView.adapter_view(Adapter(request, provider_id))(request)
     return response

@@ -10,11 +10,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+from allauth.socialaccount.providers import registry
 from django.contrib.auth.models import Group
 from django.test import Client, TestCase, override_settings
 
 from chatapp.sign_in import IdentityProvider as Settings
 from conversations.models import User
+from conversations.oidc_flow import Provider
 
 from .identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider, new_key, running_provider
 from .people import PASSWORD, make_alice, make_bob, sign_in, signed_in_as
@@ -40,12 +42,15 @@ class SingleSignOn(TestCase):
             admin_group="",
             allowed_groups=frozenset(),
         )
+        # As when the process was started with a provider: only then its application is installed.
+        registry.register(Provider)
+        self.addCleanup(registry.provider_map.pop, Provider.id)
         self.configure()
 
     def configure(self, **changes: Any) -> None:
         """Let Parley know the provider, with these settings changed."""
         self.settings_now = replace(self.settings_now, **changes)
-        entry = {"provider_class": "conversations.oidc.Provider", "APPS": [self.settings_now.app()]}
+        entry = {"provider_class": "conversations.oidc_flow.Provider", "APPS": [self.settings_now.app()]}
         override = override_settings(
             OIDC=self.settings_now, SOCIALACCOUNT_PROVIDERS={"openid_connect": entry}
         )
