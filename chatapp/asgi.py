@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
@@ -24,6 +23,7 @@ from django.contrib.staticfiles.finders import get_finders  # noqa: E402
 from servestatic import ServeStaticASGI  # noqa: E402
 
 from chatapp.handler import Handler  # noqa: E402
+from conversations.allocator import give_back_memory  # noqa: E402
 from conversations.llm import tokens  # noqa: E402
 from conversations.replies.runtime import ReplyRuntime  # noqa: E402
 from conversations.views.metrics import PATH as METRICS_PATH  # noqa: E402
@@ -84,13 +84,6 @@ IN_FRONT: list[tuple[re.Pattern[str], Callable[[Scope, Receive, Send], Awaitable
     (re.compile(f"^{re.escape(settings.STATIC_URL)}"), static_files),
     (METRICS_PATH, metrics),
 ]
-
-
-def give_back_memory() -> None:
-    """What loading took for a moment: 5 MB, where the C library keeps it."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 async def lifespan(receive: Receive, send: Send) -> None:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from conversations.allocator import give_back_memory
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -172,6 +174,7 @@ def _load() -> _WordVectors | None:
         if _loaded is None and not _is_missing:
             try:
                 _loaded = _read()
+                give_back_memory()  # 15 MB, which the arena of this thread would keep for nothing
             except (ImportError, OSError, ValueError, KeyError) as error:
                 _is_missing = True
                 logger.warning("no embeddings, recall goes by words alone: %s", type(error).__name__)
