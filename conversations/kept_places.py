@@ -10,15 +10,16 @@ import asyncio
 import contextvars
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
-from psycopg import AsyncCursor
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
 
 from conversations.database import Pool
@@ -180,8 +181,18 @@ class Line:
 class KeptPlaces:
     """The lines that were asked for last. Filling them is nobody's wait, and its failure nobody's error."""
 
-    def __init__(self, pool: Pool, *, most: int = MOST_KEPT, later: float = SECONDS_LATER) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        most: int = MOST_KEPT,
+        later: float = SECONDS_LATER,
+        prepare: Callable[[AsyncCursor[DictRow]], Awaitable[None]] | None = None,
+    ) -> None:
+        """`prepare`: what each connection does that has read something, once."""
         self._pool = pool
+        self._prepare = prepare
+        self._prepared: WeakSet[AsyncConnection[DictRow]] = WeakSet()
         self._most = most
         self._later = later
         self._lines: OrderedDict[int, Line] = OrderedDict()
@@ -326,6 +337,9 @@ class KeptPlaces:
     ) -> None:
         async with reading(self._pool) as cursor:
             found, vectors = await _found(cursor, conversation_id, [(stretch, *depths) for depths in piece])
+            if self._prepare is not None and cursor.connection not in self._prepared:
+                self._prepared.add(cursor.connection)
+                await self._prepare(cursor)
         self._keep(stretch, line, found, vectors, piece[-1][1])
 
 
@@ -337,6 +351,11 @@ async def reading(pool: Pool) -> AsyncIterator[AsyncCursor[DictRow]]:
         connection.cursor(binary=True, row_factory=dict_row) as cursor,
     ):
         yield cursor
+
+
+def array(values: Iterable[int | UUID]) -> str:
+    """As PostgreSQL reads one. A list has a type by the largest of its numbers, and a statement a plan for each type."""
+    return "{" + ",".join(map(str, values)) + "}"
 
 
 def _room(messages: int) -> int:
@@ -367,9 +386,9 @@ async def _found(
         _ROWS,
         {
             "conversation": conversation_id,
-            "lines": [stretch.line for stretch, _, _ in wanted],
-            "since": [since for _, since, _ in wanted],
-            "until": [until for _, _, until in wanted],
+            "lines": array(stretch.line for stretch, _, _ in wanted),
+            "since": array(since for _, since, _ in wanted),
+            "until": array(until for _, _, until in wanted),
         },
     )
     row = await cursor.fetchone() or {}

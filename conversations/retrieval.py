@@ -19,7 +19,7 @@ from psycopg.rows import DictRow
 
 from conversations.context.view import HistoryMessage, Recalled
 from conversations.database import Pool
-from conversations.kept_places import PATH, KeptPlaces, Line, Stretch, reading, stretches
+from conversations.kept_places import PATH, KeptPlaces, Line, Stretch, array, reading, stretches
 from conversations.llm.embeddings import Vector, are_missing, as_sql, embed_aside
 from conversations.reranking import Signals, beside, closest, from_0_to_1, rerank, shortlist
 from conversations.text import clean_text
@@ -127,7 +127,7 @@ SELECT
         ) AS p
         WHERE rarest.rarer < %(postings)s
     ) AS postings,
-    (SELECT json_object_agg(message_id, id) FROM message_places WHERE message_id = ANY(%(skip)s)) AS skipped
+    (SELECT json_object_agg(message_id, id) FROM message_places WHERE message_id = ANY(%(skip)s::uuid[])) AS skipped
 """
 
 _PLACES = """
@@ -140,7 +140,8 @@ WHERE p.conversation_id = %(conversation)s AND p.depth <= line.until AND NOT p.i
 
 _PIECES = """
 SELECT id, pieces FROM message_places
-WHERE id = ANY(%(places)s) AND conversation_id = %(conversation)s AND embedding IS NOT NULL AND pieces IS NOT NULL
+WHERE id = ANY(%(places)s::bigint[]) AND conversation_id = %(conversation)s
+    AND embedding IS NOT NULL AND pieces IS NOT NULL
 """
 
 # Places may have been kept for a while: each is asked once more whether it is on the path.
@@ -149,7 +150,7 @@ SELECT p.id AS place, m.id, m.role, m.content, p.tokens, m.is_set_aside, m.creat
 FROM message_places p JOIN messages m ON m.id = p.message_id
     JOIN unnest(%(lines)s::bigint[], %(untils)s::integer[]) AS line (id, until)
         ON p.branch_id = line.id AND p.depth <= line.until
-WHERE p.id = ANY(%(places)s) AND m.conversation_id = %(conversation)s AND NOT m.is_set_aside
+WHERE p.id = ANY(%(places)s::bigint[]) AND m.conversation_id = %(conversation)s AND NOT m.is_set_aside
 """
 
 
@@ -243,6 +244,28 @@ async def recall(
         return await _choose(cursor, search, room, last, skip, overhead, formula) if search else []
 
 
+async def prepare(cursor: AsyncCursor[DictRow]) -> None:
+    """Let a connection plan what recall asks, which takes as long as to answer it. For `KeptPlaces`."""
+    nobody = UUID(int=0)
+    here = {"conversation": nobody, "lines": array(()), "untils": array(()), "places": array(())}
+    await cursor.execute(_WORDS, _sought(nobody, nobody, "", ()))
+    await cursor.execute(_PLACES, {**here, "vector": None})
+    for statement in (_PIECES, _CONTENTS):
+        await cursor.execute(statement, here)
+
+
+def _sought(conversation_id: UUID, leaf_id: UUID, question: str, skip: Collection[UUID]) -> dict[str, Any]:
+    return {
+        "conversation": conversation_id,
+        "leaf": leaf_id,
+        "question": question,
+        "skip": array(skip),
+        "languages": LANGUAGES,
+        "rarest": RAREST_WORDS,
+        "postings": POSTINGS,
+    }
+
+
 async def _look(
     cursor: AsyncCursor[DictRow],
     conversation_id: UUID,
@@ -252,18 +275,7 @@ async def _look(
     kept: KeptPlaces | None,
 ) -> Search | None:
     question = _shortened(clean_text(question).text)
-    await cursor.execute(
-        _WORDS,
-        {
-            "conversation": conversation_id,
-            "leaf": leaf_id,
-            "question": question,
-            "skip": list(skip),
-            "languages": LANGUAGES,
-            "rarest": RAREST_WORDS,
-            "postings": POSTINGS,
-        },
-    )
+    await cursor.execute(_WORDS, _sought(conversation_id, leaf_id, question, skip))
     words = await cursor.fetchone()
     if words is None or not words["lines"]:
         return None
@@ -301,8 +313,8 @@ async def _choose(
     vector = await embed_aside(" ".join(meant) or search.question)
     here = {
         "conversation": search.conversation_id,
-        "lines": [stretch.line for stretch in search.path],
-        "untils": [min(stretch.end, last) for stretch in search.path],
+        "lines": array(stretch.line for stretch in search.path),
+        "untils": array(min(stretch.end, last) for stretch in search.path),
     }
     candidates = await _weighed(cursor, search, here, last, vector)
     if candidates is None:
@@ -313,7 +325,7 @@ async def _choose(
     costs = candidates.tokens + overhead
     at = shortlist(scores, costs, room)
     if 2 * np.count_nonzero(np.isfinite(candidates.cosines[at])) > len(at):
-        await cursor.execute(_PIECES, {**here, "places": candidates.places[at].tolist()})
+        await cursor.execute(_PIECES, {**here, "places": array(candidates.places[at].tolist())})
         pieces = {row["id"]: row["pieces"] async for row in cursor}
         scores = looked_at_again(scores, at, pieces, meant, candidates, first)
     chosen = pack(scores, costs, room)
@@ -322,7 +334,7 @@ async def _choose(
     if not chosen:
         return []
     found = {int(candidates.places[at]): float(scores[at]) for at in chosen}
-    await cursor.execute(_CONTENTS, {**here, "places": list(found)})
+    await cursor.execute(_CONTENTS, {**here, "places": array(found)})
     rows = await cursor.fetchall()
     if search.kept is not None and len(rows) < len(found):
         search.kept.forget(search.path)

@@ -78,7 +78,7 @@ async def run_reply(
     if claimed is None:
         return
     claim, known = claimed
-    requests = Requests(claim, known, runtime.pool, runtime.kept_places)
+    requests = Requests(claim, known, runtime.recall_pool, runtime.kept_places)
     requests.look_back()
     del claimed, known  # what was said is not kept for as long as its answer takes
     crash_point("between_claim_and_plan")

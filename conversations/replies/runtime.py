@@ -19,7 +19,7 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from chatapp.logs import reply_id as log_context
-from conversations import journal, kept_places, meanings
+from conversations import journal, kept_places, meanings, retrieval
 from conversations.active import ActiveIndex
 from conversations.crash_points import crash_point
 from conversations.database import DATABASE_AWAY, make_pool
@@ -48,6 +48,8 @@ ACTIVE_SECONDS = 1.0
 CHECKPOINTED_AT_ONCE, WRITTEN_AT_ONCE = 200, 100_000
 #: Seconds for which a thread that has sent a message lets the event loop begin its reply first, at most.
 HEAD_START = 0.003
+#: Database connections of recall.
+RECALL_POOL = 2
 #: How often the lag of the event loop is measured.
 LAG_SECONDS = 0.5
 
@@ -64,7 +66,9 @@ class ReplyRuntime:
         self.name = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(4)}"
         self.pool = make_pool()
         self.store = ReplyStore(self.pool)
-        self.kept_places = kept_places.KeptPlaces(self.pool)
+        #: Of few connections, so that each has planned what recall asks.
+        self.recall_pool = make_pool(RECALL_POOL)
+        self.kept_places = kept_places.KeptPlaces(self.recall_pool, prepare=retrieval.prepare)
         self.redis = journal.connect(settings.REDIS_URL)
         # The writer's and the gate's: no viewer holds up the text.
         self._writing_redis = journal.connect_for_few(settings.REDIS_URL)
@@ -92,6 +96,7 @@ class ReplyRuntime:
         global _current
         self._loop = asyncio.get_running_loop()
         await self.pool.open()
+        await self.recall_pool.open()
         if settings.ONLY_WEB_PROCESS:
             await self.store.end_other_leases(self.name)
         for job in (
@@ -138,6 +143,7 @@ class ReplyRuntime:
             with contextlib.suppress(RedisError, OSError):
                 await client.aclose()
         await close_providers()
+        await self.recall_pool.close()
         await self.pool.close()
 
     def _begin(self, work: Awaitable[None]) -> None:

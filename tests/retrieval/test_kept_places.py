@@ -16,7 +16,7 @@ import psycopg
 from asgiref.sync import sync_to_async
 from django.test import TransactionTestCase
 
-from conversations import kept_places, retrieval
+from conversations import kept_places, meanings, retrieval
 from conversations.context.view import Recalled
 from conversations.database import PLAN_ONCE, Pool, make_pool
 from conversations.kept_places import KeptPlaces
@@ -320,6 +320,29 @@ class ExpectedTests(KeptPlacesTestCase):
             turns.kept.expect(mine[0].conversation_id, theirs[-1].pk)
             await turns.kept.filled()
             self.assertEqual(turns.kept.messages, 0)
+
+    async def test_the_first_turn_after_it_waits_for_no_statement_to_be_planned(self) -> None:
+        said = await ships(60)
+        await sync_to_async(meanings.embed_all)()
+
+        async def planned() -> list[str]:
+            async with turns.pool.connection() as connection:
+                found = await connection.execute("SELECT statement FROM pg_prepared_statements")
+                return sorted(
+                    row["statement"] for row in await found.fetchall() if "place" in row["statement"]
+                )
+
+        async with process(prepare=retrieval.prepare) as turns:
+            turns.kept.expect(said[0].conversation_id, said[-1].pk)
+            await turns.kept.filled()
+            before = await planned()
+            for leaf in said[-1], said[-2]:
+                await turns.recall(leaf, room=50, skip=[said[3].pk])
+                self.assertEqual(
+                    turns.asked,
+                    [retrieval._WORDS, kept_places._ROWS, retrieval._PIECES, retrieval._CONTENTS],
+                )
+            self.assertEqual(await planned(), before)
 
     async def test_what_is_not_worth_keeping_is_not_read(self) -> None:
         said = await ships(8)
