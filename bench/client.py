@@ -111,6 +111,14 @@ class Viewer:
         self.leaf = who.get("leaf", "")
         self.posts, self.streams = Connection(), Connection()
 
+    async def open(self) -> None:
+        """Get the page of the conversation, as a browser does before there is a form to send, and read it."""
+        path = f"/conversations/{self.who['conversation']}/"
+        await self.posts.ask(self.port, self.request("GET", path, accept="text/html"))
+        if self.posts.status != 200:
+            raise Failed(f"the page was answered {self.posts.status}")
+        await asyncio.sleep(self.who["reads"])
+
     async def send(self, deltas: int, pace: int) -> dict[str, Any]:
         figures: dict[str, Any] = {"started": time.perf_counter()}
         began = time.perf_counter()
@@ -158,14 +166,14 @@ class Viewer:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-length: {len(body)}\r\n\r\n"
         await self.streams.ask(self.port, (head + body).encode(), end_mark=b"[DONE]")
 
-    def request(self, method: str, path: str, body: str = "") -> bytes:
+    def request(self, method: str, path: str, body: str = "", *, accept: str = "") -> bytes:
         """With what a browser and htmx send along."""
         host = f"127.0.0.1:{self.port}"
         lines = [
             f"{method} {path} HTTP/1.1",
             f"host: {host}",
             "user-agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-            f"accept: {'text/event-stream' if method == 'GET' else 'text/html'}",
+            f"accept: {accept or ('text/event-stream' if method == 'GET' else 'text/html')}",
             "accept-language: en-GB,en;q=0.5",
             f"referer: http://{host}/conversations/{self.who['conversation']}/",
             f"cookie: sessionid={self.who['session']}; csrftoken={self.who['csrf']}",
@@ -184,12 +192,17 @@ class Viewer:
 
 
 async def run(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each viewer waits for its turn, then sends its messages one after the other; returns every send's figures."""
+    """Each viewer waits for its turn, opens its page if it `reads` one for some seconds, and sends its messages.
+
+    One after the other; returns every send's figures.
+    """
     viewers = [Viewer(plan["port"], who) for who in plan["viewers"]]
     now = asyncio.get_running_loop().time() + 0.1
 
     async def watch(number: int, viewer: Viewer) -> list[dict[str, Any]]:
         await asyncio.sleep(now + number * plan["spread"] - asyncio.get_running_loop().time())
+        if "reads" in viewer.who:
+            await viewer.open()
         sends = []
         for _ in range(plan["sends"]):
             sends.append({"viewer": number, **await viewer.send(plan["deltas"], plan["pace"])})
