@@ -193,6 +193,7 @@ def attach(hold_id: UUID, attempt_id: UUID | None = None, *, now: datetime | Non
 def take_over_values(ask: Ask, *, now: datetime | None = None) -> dict[str, Any]:
     """What `TAKE_OVER` asks for."""
     return {
+        "user": ask.user_id,
         "reply": ask.reply_id,
         "attempt": ask.attempt_id,
         "model": ask.model,

@@ -55,7 +55,7 @@ WHERE id = ANY(%(scopes)s::uuid[]) ORDER BY array_position(%(scopes)s::uuid[], i
 ATTACH = f"""
 UPDATE budget_holds SET attempt_id = coalesce(%(attempt)s::uuid, attempt_id), sent_at = coalesce(sent_at, {MOMENT}),
     lease_expires_at = {MOMENT} + %(lease)s * interval '1 s'
-WHERE id = %(hold)s AND state = 'held'
+WHERE id = %(hold)s AND (state = 'held') IS TRUE
 RETURNING id
 """
 
@@ -64,7 +64,8 @@ RETURNING id
 TAKE_OVER = f"""
 UPDATE budget_holds SET attempt_id = %(attempt)s::uuid, sent_at = coalesce(sent_at, {MOMENT}),
     lease_expires_at = {MOMENT} + %(lease)s * interval '1 s'
-WHERE reply_id = %(reply)s::uuid AND state = 'held' AND (attempt_id IS NULL OR attempt_id = %(attempt)s::uuid)
+WHERE user_id = %(user)s AND reply_id = %(reply)s::uuid AND state = 'held'
+    AND (attempt_id IS NULL OR attempt_id = %(attempt)s::uuid)
     AND model = %(model)s AND input_tokens >= %(input_tokens)s AND max_tokens <= %(max_tokens)s
     AND EXISTS (SELECT FROM ours)
 RETURNING max_tokens, price::text

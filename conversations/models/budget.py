@@ -158,10 +158,9 @@ class Hold(models.Model):
                 fields=["attempt_id"], condition=~models.Q(attempt_id=None), name="holds_one_per_attempt"
             ),
         ]
-        # None by lease: the few open holds are found by these, and a renewed lease touches no index.
+        # None by lease: the few open holds are found by this one, and a renewed lease touches no index.
         indexes = [
-            models.Index(fields=["reply_id"], condition=models.Q(state="held"), name="holds_open_by_reply"),
-            models.Index(fields=["user_id"], condition=models.Q(state="held"), name="holds_open_by_user"),
+            models.Index(fields=["user_id", "reply_id"], condition=models.Q(state="held"), name="holds_open"),
         ]
 
     def __str__(self) -> str:

@@ -84,7 +84,7 @@ CLAIM = f"""
 WITH claimed AS (
     UPDATE replies r SET state = 'running', epoch = r.epoch + 1, runner = %(runner)s,
         started_at = coalesce(r.started_at, now()), lease_expires_at = now() + %(lease)s * interval '1 s'
-    WHERE r.id = %(id)s AND r.state = 'queued'
+    WHERE r.id = %(id)s AND (r.state = 'queued') IS TRUE
     RETURNING r.id AS reply_id, r.epoch, r.conversation_id, r.question_id, r.model, r.temperature, r.max_tokens,
         r.continues_id, r.user_id, r.stop_requested_at IS NOT NULL AS stop_requested
 )

@@ -17,8 +17,8 @@ from conversations.prices import Price, free_price
 Connection = AsyncConnection[DictRow]
 
 UNUSED = """
-SELECT h.id FROM budget_holds h JOIN replies r ON r.id = h.reply_id AND r.epoch = %s AND r.state = 'running'
-WHERE h.reply_id = %s AND h.state = 'held' AND h.attempt_id IS NULL
+SELECT h.id FROM replies r JOIN budget_holds h ON h.user_id = r.user_id AND h.reply_id = r.id
+WHERE r.id = %s AND r.epoch = %s AND (r.state = 'running') IS TRUE AND h.state = 'held' AND h.attempt_id IS NULL
 """
 
 #: Of a call that has not ended: nobody but its runner changes either row.
@@ -33,7 +33,7 @@ async def release_unused(connection: Connection, reply_id: UUID, epoch: int) -> 
 
     Each in a transaction of its own.
     """
-    cursor = await connection.execute(UNUSED, [epoch, reply_id])
+    cursor = await connection.execute(UNUSED, [reply_id, epoch])
     for row in await cursor.fetchall():
         async with connection.transaction():
             await avoid(connection, hold_id=row["id"])

@@ -122,9 +122,10 @@ FROM reply_finish(
 )
 """
 
-_OURS = (
-    "ours AS (SELECT id, epoch FROM replies WHERE id = %(id)s AND epoch = %(epoch)s AND state = 'running')"
-)
+#: Still ours. `IS TRUE` has PostgreSQL find a reply by its key, not among all that are open: see migration 0037.
+_OURS = """ours AS (
+    SELECT id, epoch FROM replies WHERE id = %(id)s AND epoch = %(epoch)s AND (state = 'running') IS TRUE
+)"""
 _INTO_ATTEMPTS = """
 INSERT INTO reply_attempts (id, reply_id, number, epoch, model, state, manifest, finish_reason, usage_reported,
     error_code, error_detail)
@@ -142,7 +143,7 @@ END_ATTEMPT = """
 UPDATE reply_attempts a SET state = 'failed', error_code = %(code)s, error_detail = %(detail)s, finished_at = now()
 FROM replies r
 WHERE a.id = %(attempt)s AND a.state IN ('running', 'failed')
-    AND r.id = a.reply_id AND r.epoch = %(epoch)s AND r.state = 'running'
+    AND r.id = a.reply_id AND r.epoch = %(epoch)s AND (r.state = 'running') IS TRUE
 RETURNING a.id
 """
 

@@ -70,7 +70,9 @@ class Composer:
         answering = chosen_model(load_catalog(), self.running.model)
         if answering and answering.is_free:
             return 0
-        holds = Hold.objects.filter(reply_id=self.running.pk, state=Hold.State.HELD)
+        holds = Hold.objects.filter(
+            user_id=self.running.user_id, reply_id=self.running.pk, state=Hold.State.HELD
+        )
         return holds.aggregate(amount=Sum("amount"))["amount"] or 0
 
 
