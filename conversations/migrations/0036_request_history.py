@@ -1,11 +1,11 @@
-"""The path that a request may be made of, as a function: a send reads it beside its own writing, a claim after it.
+"""What a send reads, as functions: where its sender stands, and the path that the request may be made of.
 
-As a part of the claim it was a plan of some forty nodes, which took longer to be set up than to be run.
+As a part of the claim the path was a plan of some forty nodes, which took longer to be set up than to be run.
 """
 
 from django.db import migrations
 
-FUNCTION = """
+HISTORY = """
 CREATE FUNCTION request_history(
     p_last uuid, p_first uuid, p_view bigint, p_most integer, p_is_asked boolean, p_is_dated boolean
 ) RETURNS json LANGUAGE plpgsql STABLE
@@ -52,11 +52,35 @@ BEGIN
 END $$
 """
 
+LOCK = """
+CREATE FUNCTION lock_sender(
+    p_user bigint, p_conversation uuid, OUT running integer, OUT is_busy boolean, OUT leaf_id uuid, OUT leaf_role text,
+    OUT leaf_parent_id uuid, OUT leaf_tokens bigint, OUT leaf_messages bigint
+) LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM users WHERE id = p_user FOR NO KEY UPDATE;
+    -- Statements of their own: they see what the send before this one has committed.
+    -- All states that are on their way: `replies_on_their_way` alone has them, and this person's are few. For fewer
+    -- states PostgreSQL may look through all of `replies_one_unfinished`, which it takes for empty.
+    SELECT count(*) FILTER (WHERE state <> 'waiting'), coalesce(bool_or(conversation_id = p_conversation), false)
+        INTO running, is_busy
+        FROM replies WHERE user_id = p_user AND state IN ('waiting', 'queued', 'running');
+    IF p_conversation IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT m.id, m.role, m.parent_id, m.path_tokens, m.path_messages
+        INTO leaf_id, leaf_role, leaf_parent_id, leaf_tokens, leaf_messages
+        FROM conversations c JOIN messages m ON m.id = c.leaf_id
+        WHERE c.id = p_conversation AND c.user_id = p_user;
+END $$
+"""
+
 
 class Migration(migrations.Migration):
     dependencies = [("conversations", "0035_pieces_go_with_vectors")]
     operations = [
         migrations.RunSQL(
-            FUNCTION, "DROP FUNCTION request_history(uuid, uuid, bigint, integer, boolean, boolean)"
-        )
+            HISTORY, "DROP FUNCTION request_history(uuid, uuid, bigint, integer, boolean, boolean)"
+        ),
+        migrations.RunSQL(LOCK, "DROP FUNCTION lock_sender(bigint, uuid)"),
     ]

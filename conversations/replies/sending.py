@@ -7,7 +7,7 @@ import inspect
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -44,7 +44,7 @@ from .bounds import ask_before
 from .claims import Claimed
 from .quoting import Offer, Prospect, Words, offers
 from .runtime import current_runtime
-from .statements import Standing, count_running, lock_sender, read_standing
+from .statements import Saving, Sending, Standing, lock_sender, read_standing, read_standing_of
 
 Place = Literal["leaf", "end", "branch"]
 
@@ -210,7 +210,7 @@ def stop_reply(reply: Reply) -> None:
             pk=reply.pk, state__in=(ReplyState.WAITING, ReplyState.QUEUED)
         ).update(state=ReplyState.STOPPED, stop_requested_at=now, finished_at=now)
         if never_ran:
-            _release(reply.pk)
+            _release(reply)
         else:
             Reply.objects.filter(pk=reply.pk, state=ReplyState.RUNNING, stop_requested_at=None).update(
                 stop_requested_at=now
@@ -220,10 +220,10 @@ def stop_reply(reply: Reply) -> None:
         runtime.request_stop(reply.pk, reply.runner, reply.user_id)
 
 
-def _release(reply_id: UUID) -> None:
+def _release(reply: Reply) -> None:
     """Give back what was held for a reply that never began."""
     with connection.cursor() as cursor:
-        for hold in Hold.objects.filter(reply_id=reply_id, state=Hold.State.HELD):
+        for hold in Hold.objects.filter(user_id=reply.user_id, reply_id=reply.pk, state=Hold.State.HELD):
             void(cursor, hold_id=hold.pk)
 
 
@@ -237,8 +237,6 @@ def _once(user: User, draft: Draft, conversation_id: UUID | None, send: partial[
     try:
         with transaction.atomic():
             reply, claimed = send()
-            if claimed is not None and reply.is_shortened:
-                claimed = claimed.bounded(reply.max_tokens)
             crash_point("before_commit")
             transaction.on_commit(partial(_wake, reply.pk, claimed))
     except (IntegrityError, SendRefused) as error:
@@ -265,7 +263,7 @@ def _earlier(user: User, draft: Draft, conversation_id: UUID | None) -> Reply | 
 
 def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: dict[str, Any]) -> Sent:
     text, entry = _checked(draft)
-    lock_sender(user.pk)
+    running, told = read_standing_of(user.pk)
     conversation = Conversation(
         user=user,
         model=entry.id,
@@ -274,53 +272,68 @@ def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: di
         title=first_words(text) or DEFAULT_TITLE,
         **chosen,
     )
-    question = _question(conversation, None, text)
+    question = _question(conversation, ROOT, text)
     conversation.leaf = question
     policy = policy_in(conversation, entry)
-    state = _turn(user, count_running(user.pk), text)
+    state = _turn(user, running, text)
     reply = _reply(user, conversation, question, draft, policy, None, state=state)
-    told, claimed = statements.write(statements.BEGIN, reply)
-    _hold(reply, entry, policy, _with_stated(user, question, told), text)
-    return reply, claimed
+    return reply, _save(statements.BEGIN, reply, entry, policy, told, text)
 
 
 def _send(user: User, conversation_id: UUID, draft: Draft) -> Sent:
     text, entry = _checked(draft)
-    lock_sender(user.pk)
     found = read_standing(user.pk, conversation_id)
-    parent_id = _place(found, draft)
+    below = _place(found, draft)
     if found.is_busy and draft.place == "branch":
         raise ReplyRunning
     # Behind another it hangs where that one's question hangs until that reply has ended: see `release_waiting`.
     state = ReplyState.WAITING if found.is_busy else _turn(user, found.running, text)
     conversation = found.conversation
-    question = _question(conversation, parent_id, text)
+    question = _question(conversation, below, text)
     policy = policy_in(conversation, entry)
     reply = _reply(user, conversation, question, draft, policy, conversation_id, state=state)
-    _, claimed = statements.write(statements.ASK_BEHIND if found.is_busy else statements.ASK, reply)
-    _hold(reply, entry, policy, _with_stated(user, question, found.beside), text)
+    sending = statements.ASK_BEHIND if found.is_busy else statements.ASK
+    claimed = _save(sending, reply, entry, policy, found.beside, text)
     if not found.is_busy:
         conversation.leaf, conversation.model = question, entry.id
     return reply, claimed
 
 
-def _place(found: Standing, draft: Draft) -> UUID | None:
-    """The message that the new one hangs under. Raises LeafMoved or BranchUnknown."""
+class Below(NamedTuple):
+    """The message that a new one hangs under, with the sums of its path."""
+
+    id: UUID | None
+    tokens: int
+    messages: int
+
+
+ROOT = Below(None, 0, 0)
+
+
+def _place(found: Standing, draft: Draft) -> Below:
+    """Where the new message goes. Raises LeafMoved or BranchUnknown."""
+    leaf = Below(found.leaf_id, found.leaf_tokens or 0, found.leaf_messages or 0)
     if draft.place == "end":
-        return found.leaf_id
+        return leaf
     if draft.place == "branch":
-        if draft.leaf_id and not Message.objects.filter(conversation=found.id, pk=draft.leaf_id).exists():
-            raise BranchUnknown
-        return draft.leaf_id
+        return _branch(found, draft.leaf_id) if draft.leaf_id else ROOT
     if draft.leaf_id == found.leaf_id:
-        return found.leaf_id
+        return leaf
     # The answer that came while the next message was written is what it was meant to follow.
     is_answered = found.leaf_role == Message.Role.ASSISTANT and found.leaf_parent_id == draft.leaf_id
     # A page that shows messages which wait goes on after the last of them.
     is_waiting = Reply.objects.filter(conversation=found.id, question=draft.leaf_id).waiting()
     if draft.leaf_id and (is_answered or is_waiting.exists()):
-        return found.leaf_id
+        return leaf
     raise LeafMoved
+
+
+def _branch(found: Standing, below_id: UUID) -> Below:
+    below = Message.objects.filter(conversation=found.id, pk=below_id)
+    sums = below.values_list("id", "path_tokens", "path_messages").first()
+    if sums is None:
+        raise BranchUnknown
+    return Below(*sums)
 
 
 def _retry(reply: Reply, draft: Draft) -> Sent:
@@ -334,7 +347,6 @@ def _continue(reply: Reply, draft: Draft) -> Sent:
 def _answer_again(reply: Reply, draft: Draft, continues: Message | None) -> Sent:
     """Another reply to the same question, while nothing is written in its conversation. Raises ReplyRunning."""
     entry = _entry(draft.model)
-    lock_sender(reply.user_id)
     found = read_standing(reply.user_id, reply.conversation_id)
     if found.is_busy:
         raise ReplyRunning
@@ -342,8 +354,7 @@ def _answer_again(reply: Reply, draft: Draft, continues: Message | None) -> Sent
     policy = policy_in(conversation, entry)
     again = _reply(reply.user, conversation, question, draft, policy, conversation.pk, state=state)
     again.continues = continues
-    _, claimed = statements.write(statements.ASK_AGAIN, again)
-    _hold(again, entry, policy, found.beside)
+    claimed = _save(statements.ASK_AGAIN, again, entry, policy, found.beside)
     conversation.leaf, conversation.model = question, entry.id
     return again, claimed
 
@@ -356,8 +367,7 @@ def _turn(user: User, running: int, text: str = "") -> ReplyState:
     if running >= settings.MAX_RUNNING_REPLIES:
         return ReplyState.WAITING
     runtime = current_runtime()
-    is_stating = user.is_remembering and memory.may_state(text)
-    is_taken = runtime is not None and runtime.takes_replies and not is_stating
+    is_taken = runtime is not None and runtime.takes_replies and not _may_state(user, text)
     return ReplyState.RUNNING if is_taken else ReplyState.QUEUED
 
 
@@ -382,13 +392,17 @@ def _entry(model: str) -> ModelEntry:
     return entry
 
 
-def _question(conversation: Conversation, parent_id: UUID | None, text: str) -> Message:
+def _question(conversation: Conversation, below: Below, text: str) -> Message:
+    tokens = kept_tokens(text)
     return Message(
         conversation=conversation,
-        parent_id=parent_id,
+        parent_id=below.id,
         role=Message.Role.USER,
         content=text,
-        token_count=kept_tokens(text),
+        token_count=tokens,
+        # As the database sums them up when it is saved.
+        path_tokens=below.tokens + tokens,
+        path_messages=below.messages + 1,
     )
 
 
@@ -420,21 +434,35 @@ def _reply(
     )
 
 
-def _with_stated(user: User, question: Message, beside: Beside) -> Beside:
-    """Remember what a message states plainly: this very request is told it, so that it is held for as well."""
-    items = memory.note_stated(user, question)
-    return beside.with_lines([(item.token_count, item.kind == MemoryItem.Kind.CONSTRAINT) for item in items])
+def _save(
+    sending: Sending, reply: Reply, entry: ModelEntry, policy: Policy, beside: Beside, text: str | None = None
+) -> Claimed | None:
+    """Save a reply and hold what it can cost if it begins now, in one round trip: both or neither. Raises NoMoney.
 
-
-def _hold(reply: Reply, entry: ModelEntry, policy: Policy, beside: Beside, text: str | None = None) -> None:
-    """Hold what a reply that begins now can cost; its answer is shortened to what fits. Raises NoMoney.
-
-    `text`: of a question that is new.
+    `text`: of a question that is new. Returns the claim, where this process takes the reply.
 
     It comes last in the transaction: the row of the person's day is locked for as short as can be.
     """
-    if reply.state not in UNFINISHED:
-        return  # it asks when it is its turn
+    with plain_cursor(tuple_row) as cursor:
+        saving = Saving(cursor, sending, reply)
+        if text is not None and _may_state(reply.user, text):
+            # What it states has the message for its source, and this very request is told it: it is held for as well.
+            saving.save()
+            items = memory.note_stated(reply.user, reply.question)
+            rules = MemoryItem.Kind.CONSTRAINT
+            beside = beside.with_lines([(item.token_count, item.kind == rules) for item in items])
+        if reply.state in UNFINISHED:  # who waits asks when it is their turn
+            _hold(saving, reply, entry, policy, beside, text)
+        saving.save()  # nothing is held for a model that costs nothing
+    if saving.claimed is not None and reply.is_shortened:
+        return saving.claimed.bounded(reply.max_tokens)
+    return saving.claimed
+
+
+def _hold(
+    cursor: Saving, reply: Reply, entry: ModelEntry, policy: Policy, beside: Beside, text: str | None
+) -> None:
+    """Hold what a reply can cost; its answer is shortened to what fits. Raises NoMoney."""
     conversation, question = reply.conversation, reply.question
     ask = ask_before(
         entry,
@@ -452,14 +480,17 @@ def _hold(reply: Reply, entry: ModelEntry, policy: Policy, beside: Beside, text:
     )
     crash_point("before_hold")
     try:
-        with plain_cursor(tuple_row) as cursor:
-            held = reserve(cursor, ask)
+        held = reserve(cursor, ask)
     except BudgetRefused as refused:
         raise NoMoney(refused, entry, _prospect(reply, text, beside)) from None
     crash_point("after_hold")
     reply.held = held.amount if held is not None else 0
     if held is not None and held.shrunk:
         statements.shorten(reply, held.max_tokens)
+
+
+def _may_state(user: User, text: str) -> bool:
+    return user.is_remembering and memory.may_state(text)
 
 
 def _prospect(reply: Reply, text: str | None, beside: Beside) -> Prospect:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Model
-from psycopg.rows import class_row, dict_row, scalar_row, tuple_row
+from psycopg import Cursor
+from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from conversations.context.bound import NOTHING_BESIDE, Beside
@@ -19,6 +21,8 @@ from conversations.database import plain_cursor
 from conversations.models import Conversation, Reply, ReplyState
 
 from .claims import Claimed, claim_of, claim_values, known_of
+
+Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,8 @@ class Standing:
     leaf_id: UUID | None
     leaf_role: str | None
     leaf_parent_id: UUID | None
+    leaf_tokens: int | None  #: of the path to it
+    leaf_messages: int | None
     preset: str  #: JSON
     is_busy: bool  #: a reply is on its way in it, or waits to be
     running: int  #: replies of its owner that are on their way, here and elsewhere
@@ -57,8 +63,6 @@ class Standing:
 
 # A statement of its own: the next one must see what the send before this one has committed.
 LOCK_SENDER = "SELECT FROM users WHERE id = %s FOR NO KEY UPDATE"
-
-RUNNING = "SELECT count(*) FROM replies WHERE user_id = %(user)s AND state IN ('queued', 'running')"
 
 _LINE = """
 SELECT CASE WHEN i.token_count = 0 THEN octet_length(i.text) ELSE i.token_count END AS tokens,
@@ -99,17 +103,13 @@ EXISTS (SELECT FROM messages m WHERE m.id = (c.cut->>'first_message_id')::uuid A
 """
 BESIDE = f"SELECT {_BESIDE} FROM conversations c WHERE c.id = %(conversation)s AND c.user_id = %(user)s"
 
-# Each state is asked for as one of the partial indexes has it: a conversation may have thousands of replies.
+# What a send decides by is read under the lock, by the function: the rest may be as old as the statement.
 STANDING = f"""
-SELECT c.id, c.title, c.model, c.system_prompt, c.temperature, c.reply_tokens, c.leaf_id,
-    c.preset::text AS preset, {_BESIDE},
-    leaf.role AS leaf_role, leaf.parent_id AS leaf_parent_id, ({RUNNING}) AS running,
-    EXISTS (SELECT FROM replies r WHERE r.conversation_id = c.id AND r.state IN ('queued', 'running'))
-        OR EXISTS (SELECT FROM replies r WHERE r.user_id = c.user_id AND r.state = 'waiting'
-            AND r.conversation_id = c.id) AS is_busy
-FROM conversations c LEFT JOIN messages leaf ON leaf.id = c.leaf_id
+SELECT c.id, c.title, c.model, c.system_prompt, c.temperature, c.reply_tokens, s.*, c.preset::text AS preset, {_BESIDE}
+FROM lock_sender(%(user)s, %(conversation)s) s CROSS JOIN conversations c
 WHERE c.id = %(conversation)s AND c.user_id = %(user)s AND c.deleted_at IS NULL
 """
+STANDING_OF_PERSON = f"SELECT s.running, {TOLD} AS told FROM lock_sender(%(user)s, NULL) s"
 
 CONVERSATION = """
 INSERT INTO conversations (
@@ -144,39 +144,43 @@ _ASKED = f"asked AS ({QUESTION} RETURNING path_tokens, path_messages)"
 
 @dataclass(frozen=True)
 class Sending:
-    """A reply with what comes into being beside it: all of it or nothing. Returns the sums of the question's path."""
+    """A reply with what comes into being beside it: all of it or nothing."""
 
-    queued: str
-    taken: str  #: by this process, with all that its request may be made of
+    written: str
+    is_begun: bool = False  #: with it the conversation begins
+    is_asked: bool = False  #: its question is there already
 
-    @classmethod
-    def of(cls, beside: str, *, is_begun: bool = False, is_asked: bool = False) -> Sending:
-        """`is_begun`: with it the conversation begins. `is_asked`: its question is there already."""
-        told = f", {TOLD} AS told" if is_begun else ""
-        last, asked = ("%(question)s::uuid", "true") if is_asked else ("%(parent)s::uuid", "false")
-        own = """
-        c.title_source = 'default' AS is_unnamed, md5(c.preset::text) AS preset_digest
+    def statement(self, *, is_taken: bool, beside: str = "") -> str:
+        """Returns the sums of the question's path; where this process takes the reply, what its request is made of.
+
+        `beside`: another statement of one row, of which the columns come first.
         """
-        new = "true AS is_unnamed, md5((%(preset)s::jsonb)::text) AS preset_digest"
-        return cls(
-            queued=f"""
-            WITH {beside}, replied AS ({REPLY}) SELECT path_tokens, path_messages{told} FROM asked
-            """,
-            taken=f"""
-            WITH {beside}, replied AS ({REPLY})
-            SELECT asked.path_tokens, asked.path_messages{told}, {new if is_begun else own},
-                {known_of("%(conversation)s::uuid", last=last, is_asked=asked)}
-            FROM asked CROSS JOIN users u LEFT JOIN conversations c ON c.id = %(conversation)s
-            WHERE u.id = %(user)s
-            """,
-        )
+        written, columns, tables = self.written, "asked.path_tokens, asked.path_messages", "asked"
+        if beside:
+            written, columns = f"{written}, beside AS MATERIALIZED ({beside})", f"beside.*, {columns}"
+            tables = f"{tables} CROSS JOIN beside"
+        if is_taken:
+            columns = f"{columns}, {self._known}"
+            tables = f"""{tables} CROSS JOIN users u LEFT JOIN conversations c ON c.id = %(conversation)s
+            WHERE u.id = %(user)s"""
+        return f"WITH {written} SELECT {columns} FROM {tables}"
+
+    @property
+    def _known(self) -> str:
+        last, is_asked = ("%(question)s::uuid", "true") if self.is_asked else ("%(parent)s::uuid", "false")
+        named = "c.title_source = 'default' AS is_unnamed, md5(c.preset::text) AS preset_digest"
+        if self.is_begun:
+            named = "true AS is_unnamed, md5((%(preset)s::jsonb)::text) AS preset_digest"
+        return f"{named}, {known_of('%(conversation)s::uuid', last=last, is_asked=is_asked)}"
 
 
-BEGIN = Sending.of(f"begun AS ({CONVERSATION}), {_ASKED}", is_begun=True)
-ASK = Sending.of(f"{_ASKED}, shown AS ({LEAF})")
-ASK_BEHIND = Sending.of(_ASKED)
-ASK_AGAIN = Sending.of(
-    f"asked AS (SELECT path_tokens, path_messages FROM messages WHERE id = %(question)s), shown AS ({LEAF})",
+_REPLIED = f"replied AS ({REPLY})"
+BEGIN = Sending(f"begun AS ({CONVERSATION}), {_ASKED}, {_REPLIED}", is_begun=True)
+ASK = Sending(f"{_ASKED}, shown AS ({LEAF}), {_REPLIED}")
+ASK_BEHIND = Sending(f"{_ASKED}, {_REPLIED}")
+ASK_AGAIN = Sending(
+    "asked AS (SELECT path_tokens, path_messages FROM messages WHERE id = %(question)s), "
+    f"shown AS ({LEAF}), {_REPLIED}",
     is_asked=True,
 )
 
@@ -189,9 +193,13 @@ def lock_sender(user_id: int) -> None:
         cursor.execute(LOCK_SENDER, [user_id])
 
 
-def count_running(user_id: int) -> int:
-    with plain_cursor(scalar_row) as cursor:
-        return int(cursor.execute(RUNNING, {"user": user_id}).fetchone() or 0)
+def read_standing_of(user_id: int) -> tuple[int, Beside]:
+    """Replies of a person that are on their way, and what is remembered of them, while all their other sends wait."""
+    with plain_cursor(tuple_row) as cursor:
+        found = cursor.execute(STANDING_OF_PERSON, {"user": user_id}).fetchone()
+    assert found is not None
+    running, told = found
+    return running, _beside(told)
 
 
 def read_standing(user_id: int, conversation_id: UUID) -> Standing:
@@ -225,14 +233,66 @@ def _beside(told: list[int], summary_tokens: int = 0, inserts: int = 0, was_cut:
     )
 
 
-def write(sending: Sending, reply: Reply) -> tuple[Beside, Claimed | None]:
-    """Save a new reply, and what is saved with it. Raises IntegrityError: its key was used, for one.
+class Saving:
+    """A cursor that saves a new reply together with the first statement it is given: both or neither.
 
-    Returns what is remembered of its owner, where the conversation begins with it; and where this process takes the
-    reply, its claim.
+    Raises IntegrityError: the reply's key was used, for one.
     """
+
+    def __init__(self, cursor: Cursor[Row], sending: Sending, reply: Reply) -> None:
+        self._cursor = cursor
+        self._sending = sending
+        self._reply = reply
+        self._rows: list[Row] | None = None  #: of the statement that went with it
+        self.is_saved = False
+        self.claimed: Claimed | None = None  #: where this process takes the reply
+
+    @property
+    def connection(self) -> Any:
+        return self._cursor.connection
+
+    def execute(self, sql: Any, params: Any = None) -> None:
+        if self.is_saved:
+            self._cursor.execute(sql, params)
+        else:
+            self._rows = [self._save(_renamed(sql), {f"beside_{name}": params[name] for name in params})]
+
+    def fetchall(self) -> list[Row]:
+        rows, self._rows = self._rows, None
+        return self._cursor.fetchall() if rows is None else rows
+
+    def save(self) -> None:
+        """Save the reply by itself, unless it is saved."""
+        if not self.is_saved:
+            self._save("", {})
+
+    def _save(self, beside: str, values: dict[str, Any]) -> Row:
+        reply, question, is_taken = self._reply, self._reply.question, self._reply.state == ReplyState.RUNNING
+        statement = self._sending.statement(is_taken=is_taken, beside=beside)
+        self._cursor.execute(statement, _values(self._sending, reply) | values)
+        row = self._cursor.fetchone()
+        assert row is not None and self._cursor.description is not None
+        names = [column.name for column in self._cursor.description]
+        first = names.index("path_tokens")
+        own = dict(zip(names[first:], row[first:], strict=True))
+        question.path_tokens, question.path_messages = own["path_tokens"], own["path_messages"]
+        for stored in (reply.conversation, question, reply):
+            _is_stored(stored)
+        if is_taken:
+            self.claimed = claim_of(reply, own, is_asked=self._sending.is_asked)
+        self.is_saved = True
+        return row[:first]
+
+
+@lru_cache(maxsize=8)
+def _renamed(statement: str) -> str:
+    """With names of its own for its values."""
+    return statement.replace("%(", "%(beside_")
+
+
+def _values(sending: Sending, reply: Reply) -> dict[str, Any]:
     conversation, question = reply.conversation, reply.question
-    values: dict[str, Any] = {
+    values = {
         "user": reply.user_id,
         "conversation": conversation.pk,
         "question": question.pk,
@@ -251,7 +311,7 @@ def write(sending: Sending, reply: Reply) -> tuple[Beside, Claimed | None]:
         "epoch": reply.epoch,
         **claim_values(reply.pk, reply.runner),
     }
-    if sending is BEGIN:
+    if sending.is_begun:
         values |= {
             "title": conversation.title,
             "system_prompt": conversation.system_prompt,
@@ -259,15 +319,7 @@ def write(sending: Sending, reply: Reply) -> tuple[Beside, Claimed | None]:
             "own_temperature": conversation.temperature,
             "own_reply_tokens": conversation.reply_tokens,
         }
-    is_taken = reply.state == ReplyState.RUNNING
-    with plain_cursor(dict_row) as cursor:
-        row = cursor.execute(sending.taken if is_taken else sending.queued, values).fetchone()
-    assert row is not None
-    question.path_tokens, question.path_messages = row["path_tokens"], row["path_messages"]
-    for stored in (conversation, question, reply):
-        _is_stored(stored)
-    beside = _beside(row.pop("told")) if sending is BEGIN else NOTHING_BESIDE
-    return beside, claim_of(reply, row, is_asked=sending is ASK_AGAIN) if is_taken else None
+    return values
 
 
 def shorten(reply: Reply, max_tokens: int) -> None:
