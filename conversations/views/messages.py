@@ -149,25 +149,18 @@ def show_sent(request: PersonRequest, reply: Reply, *, is_appended: bool, remark
     thread = just_sent(reply) if is_simple else load_thread(conversation)
     # As in the sidebar's rows.
     conversation.reply_state = (thread.running or reply).state  # type: ignore[attr-defined]
-    context = {
-        "conversation": conversation,
-        "composer": composer_for(conversation, thread),
-        "remark": remark,
-        **(appended(thread, reply) if is_appended else {"thread": thread}),
-    }
-    response = render(request, "conversations/sent.html", context)
+    composer = composer_for(conversation, thread)
+    if is_simple and not remark and composer.chosen and stencil.fits(*thread.items):
+        articles = stencil.fill(reply.question, thread.items[0].html, reply)
+        response = HttpResponse(articles + stencil.fill_beside(composer))
+    else:
+        shown = {"items": from_message(thread, reply.question_id)} if is_appended else {"thread": thread}
+        context = {"conversation": conversation, "composer": composer, "remark": remark, **shown}
+        response = render(request, "conversations/sent.html", context)
     if not is_appended:
         response = reswap(retarget(response, "#thread"), "innerHTML")
         response = replace_url(response, reverse("conversation", args=[conversation.pk]))
     return announce(response, "parley:sent", conversation=conversation.pk, waits=reply.is_waiting)
-
-
-def appended(thread: Thread, reply: Reply) -> dict[str, object]:
-    """The articles from a reply's question on: as HTML if nothing about them is out of the ordinary."""
-    items = from_message(thread, reply.question_id)
-    if len(items) == 2 and stencil.fits(*items):
-        return {"articles": stencil.fill(reply.question, items[0].html, reply)}
-    return {"items": items}
 
 
 def from_message(thread: Thread, message_id: UUID) -> list[Item]:

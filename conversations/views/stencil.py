@@ -1,6 +1,6 @@
-"""The articles that every message needs, cut out once for each model: from one to the next, a few words differ.
+"""What every message needs of a page, cut out once for each model: from one to the next, a few words differ.
 
-Two are added by a send, and one takes the place of its reply when that has ended.
+Two articles are added by a send, with what it changes beside them; one takes the place of its reply when that ends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import cast
 from uuid import UUID
 
 from django.template.loader import render_to_string
@@ -17,10 +18,14 @@ from django.utils import timezone
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
+from conversations.catalog import ModelEntry
 from conversations.models import UNFINISHED, Conversation, Message, Reply, ReplyAttempt, ReplyState
+from conversations.money import closely
 from conversations.receipts import Receipt, receipt
 from conversations.reports import Paid
 from conversations.thread import Item
+
+from .composer import Composer
 
 # What stands in a stencil for what differs: two ids, two times, and the text as HTML. None can come out of the name of
 # a model: quotes and brackets in it are escaped.
@@ -50,6 +55,59 @@ def fill(question: Message, text: SafeString, reply: Reply) -> SafeString:
         TEXT: text,
     }
     return _filled(_stencil(reply.model, reply.state), values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    """A model, as far as the composer names it."""
+
+    id: str = SafeString("<model/>")
+    label: str = SafeString("<label/>")
+
+
+CHOSEN, VERSION, PRESET, TITLE = _Chosen(), *map(SafeString, ("<version/>", "<preset/>", "<title/>"))
+CONVERSATION_ID, LEAF_ID, KEY, HELD = UUID(int=3), UUID(int=4), UUID(int=5), 10**18
+
+
+def fill_beside(composer: Composer) -> SafeString:
+    """What `sent.html#beside` makes of a composer whose reply is on its way, and that has nothing to tell."""
+    conversation, running, chosen = composer.conversation, composer.running, composer.chosen
+    assert running is not None and chosen is not None and not composer.place
+    values = {
+        str(CONVERSATION_ID): str(conversation.pk),
+        str(REPLY_ID): str(running.pk),
+        str(LEAF_ID): str(composer.leaf_id),
+        str(KEY): str(composer.key),
+        VERSION: escape(composer.version),
+        CHOSEN.id: escape(chosen.id),
+        CHOSEN.label: escape(chosen.label),
+        PRESET: escape(composer.preset_name),
+        TITLE: escape(conversation.title),
+        closely(HELD): closely(composer.held),
+    }
+    return _filled(_beside(bool(composer.held)), values)
+
+
+@cache
+def _beside(is_held: bool) -> list[str]:
+    conversation = Conversation(id=CONVERSATION_ID, title=TITLE, preset={"name": PRESET})
+    conversation.reply_state = ReplyState.QUEUED  # type: ignore[attr-defined]
+    running = Reply(id=REPLY_ID, state=ReplyState.QUEUED)
+    running.held = HELD if is_held else 0
+    composer = Composer(
+        action="",
+        conversation=conversation,
+        key=KEY,
+        leaf_id=LEAF_ID,
+        running=running,
+        version=VERSION,
+        chosen=cast(ModelEntry, CHOSEN),
+    )
+    html = render_to_string(
+        "conversations/sent.html#beside", {"composer": composer, "conversation": conversation}
+    )
+    words = (VERSION, CHOSEN.id, CHOSEN.label, PRESET, TITLE, closely(HELD))
+    return _cut(html, *map(str, (CONVERSATION_ID, REPLY_ID, LEAF_ID, KEY)), *words)
 
 
 def _filled(pieces: list[str], values: Mapping[str, str]) -> SafeString:

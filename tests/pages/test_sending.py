@@ -105,6 +105,15 @@ class SendingTests(PageTests):
             self.leaf = reply.question
             Reply.objects.update(state=ReplyState.STOPPED)
 
+    def test_a_send_needs_no_template(self) -> None:
+        """It is what a thousand people may do at once."""
+        self.send("First")
+        self.leaf = Reply.objects.latest("created_at").question
+        Reply.objects.update(state=ReplyState.STOPPED)
+        with patch("django.template.base.Template.render", side_effect=AssertionError) as rendered:
+            self.send("Second")
+        rendered.assert_not_called()
+
     def test_the_database_is_asked_seldom(self) -> None:
         """A thousand people may send at once, and each statement is CPU three times: here, there and in between."""
         self.send("Second")  # the row of the day is there from now on

@@ -1,4 +1,4 @@
-"""The article of a reply that has ended comes from a stencil, and is what the templates make of it."""
+"""What a send adds and the article of a reply that has ended come from stencils, and are what the templates make."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from conversations.models import Conversation, Message, Reply, ReplyAttempt, Rep
 from conversations.reports import Paid
 from conversations.thread import Item
 from conversations.views import stencil
+from conversations.views.composer import Composer
+
+from .base import entry
 
 ASKED = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)
 PAID = Paid(
@@ -113,3 +116,41 @@ def test_what_is_usual_needs_no_template(name: str) -> None:
     with patch.object(stencil, "render_to_string") as rendered:
         stencil.fill_ended(USUAL[name])
     rendered.assert_not_called()
+
+
+def just_sent(
+    *, held: int = 19_500_000, title: str = "Bergen", preset: str = "", label: str = "Large"
+) -> Composer:
+    conversation = Conversation(id=uuid4(), title=title, preset={"name": preset} if preset else {})
+    conversation.reply_state = ReplyState.RUNNING  # type: ignore[attr-defined]
+    running = Reply(id=uuid4(), state=ReplyState.RUNNING)
+    running.held = held
+    return Composer(
+        action="",
+        conversation=conversation,
+        leaf_id=uuid4(),
+        running=running,
+        version=f"{uuid4()}.{running.pk}.running.",
+        chosen=entry(label, label=label),
+    )
+
+
+@pytest.mark.parametrize(
+    "composer",
+    [
+        just_sent(),
+        just_sent(held=0),
+        just_sent(title="", preset="Mine & yours"),
+        just_sent(
+            title='<title/> "<b>" <preset/> $1,000,000,000.00',
+            preset="'<title/>",
+            label="<version/> <model/>",
+        ),
+    ],
+    ids=["paid", "free", "named preset", "awkward"],
+)
+def test_what_a_send_changes_beside_its_articles_is_as_the_templates_make_it(composer: Composer) -> None:
+    context = {"composer": composer, "conversation": composer.conversation}
+    shown = render_to_string("conversations/sent.html#beside", context)
+    for _ in range(2):
+        assert stencil.fill_beside(composer) == shown
