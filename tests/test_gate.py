@@ -191,6 +191,31 @@ async def test_two_hundred_callers_in_two_processes_never_hold_more_than_five_pl
     assert (most, served) == (5, 200)
 
 
+async def test_what_is_done_while_a_place_is_asked_for_costs_none_when_it_fails(processes: Processes) -> None:
+    entry, gate = model(), processes.start(shared_time=False)
+    prepared: list[str] = []
+
+    async def prepare() -> None:
+        await asyncio.sleep(0.1)  # the place has come long since
+        prepared.append("prepared")
+
+    async def fail() -> None:
+        await prepare()
+        raise LookupError
+
+    async with allowed(at_once=1):
+        with pytest.raises(LookupError):
+            async with gate.pass_(entry, meanwhile=fail):
+                raise AssertionError("let through")
+        held = await hold(gate, entry)
+        waiting = asyncio.create_task(call(gate, entry, meanwhile=prepare))
+        await until(lambda: len(prepared) == 2)  # while the only place is taken
+        assert not waiting.done()
+        await held.end()
+        await waiting
+        assert gate.load(entry.provider) == (0, 0)
+
+
 async def test_whoever_waits_longest_goes_first_in_one_process(processes: Processes) -> None:
     entry, gate, order = model(), processes.start(shared_time=False), list[int]()
 

@@ -1,0 +1,129 @@
+"""A send claims its reply for the process that serves it: the same claim as any process would make afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from unittest import mock
+from uuid import uuid4
+
+from asgiref.sync import sync_to_async
+from django.utils import timezone
+
+from conversations.llm.scripted import Cut, ScriptedProvider
+from conversations.models import Conversation, Reply, ReplyState
+from conversations.replies.claims import Claimed
+from conversations.replies.runtime import ReplyRuntime
+from conversations.replies.sending import continue_reply, retry_reply
+from tests.prices.cheap import a_price
+
+from .harness import catalog_of, web_process
+from .test_context import remember, sum_up
+from .turns import SMALL, TurnsTestCase, dialogue
+
+LONG = "Nothing of weight was said here, and nobody would look for it again. " * 4
+
+
+class ClaimedSendsTests(TurnsTestCase):
+    async def test_a_send_claims_what_a_process_would_claim_afterwards(self) -> None:
+        conversation = await sync_to_async(self.conversation)(system_prompt="Be brief.")
+        small = await sync_to_async(self.conversation)(SMALL, reply_tokens=99, temperature=0.2)
+        dated = await sync_to_async(self.conversation)(
+            {"slug": "dated", "name": "D", "strategy": "importance"}
+        )
+        short = await sync_to_async(dialogue)(conversation, "One?", "Two.")
+        await sync_to_async(dialogue)(dated, "One?", "Two.", "Three?", "Four.")
+        said = await sync_to_async(dialogue)(small, *(f"{number}. {LONG}" for number in range(20)))
+        cut: dict[str, Any] = {"first_message_id": str(said[16].pk), "inserts": [], "memory": [], "summary_id": None}
+        await Conversation.objects.filter(pk=small.pk).aupdate(cut=cut, cut_at=timezone.now())
+        provider = ScriptedProvider(["Here it ends", Cut()])
+        with catalog_of(provider, is_free=False, price=a_price()):
+            async with web_process() as process:
+                ended = await self.finished(await self.astart("Who is it?"))
+                await self.check(process, lambda: self.start("And who are you?"))
+                await self.check(process, lambda: self.send(conversation, "Three?"))
+                await self.check(
+                    process, lambda: self.send(conversation, "Two?", leaf_id=short[0].pk, place="branch")
+                )
+                await self.check(
+                    process, lambda: self.send(conversation, "None?", leaf_id=None, place="branch")
+                )
+                await self.check(process, lambda: self.send(dated, "Five?"))
+                await self.check(process, lambda: self.send(small, "What was it?"))
+                await self.check(process, lambda: retry_reply(ended, key=uuid4()))
+                await self.check(process, lambda: continue_reply(ended, key=uuid4()))
+                await sync_to_async(remember)(self.alice, "She keeps bees.")
+                await sync_to_async(remember)(self.alice, "No Python.", conversation=small, source=said[2])
+                await sync_to_async(sum_up)(small, said[9], "They counted.")
+                await self.check(process, lambda: self.start("Which animals do I keep?"))
+                await self.check(process, lambda: self.send(small, "Do I keep bees?"))
+                await self.check(
+                    process, lambda: self.send(small, "And now?", leaf_id=said[5].pk, place="branch")
+                )
+
+    async def check(self, process: ReplyRuntime, send: Any) -> None:
+        taken: list[Claimed] = []
+        with mock.patch.object(process, "wake", lambda _, claimed: taken.append(claimed)):
+            reply: Reply = await sync_to_async(send)()
+        self.assertEqual((reply.state, reply.epoch, reply.runner), (ReplyState.RUNNING, 1, process.name))
+        stored = await Reply.objects.aget(pk=reply.pk)
+        assert stored.lease_expires_at is not None and stored.started_at is not None
+        self.assertEqual((stored.state, stored.epoch, stored.runner), (ReplyState.RUNNING, 1, process.name))
+        await Reply.objects.filter(pk=reply.pk).aupdate(state=ReplyState.QUEUED)
+        again = await process.store.claim(reply.pk, process.name)
+        assert again is not None
+        self.assertEqual(again.claim, replace(taken[0].claim, epoch=2))
+        ages = {"cut_age": None}
+        self.assertEqual(self.undated(again, **ages), self.undated(taken[0], **ages))
+        await Reply.objects.filter(pk=reply.pk).aupdate(state=ReplyState.STOPPED)
+
+    def undated(self, claimed: Claimed, **values: Any) -> Any:
+        """Times are asked for by one strategy only: what else has them has them for nothing."""
+        known = claimed.known
+        if claimed.claim.preset.strategy != "importance":
+            values["history"] = [said._replace(created_at=None) for said in known.history]
+        return replace(known, **values)
+
+    async def test_a_send_in_a_process_that_ends_is_left_to_another(self) -> None:
+        with catalog_of(ScriptedProvider(["Whole."])):
+            async with web_process() as process:
+                process._is_draining = True
+                waiting = await self.astart()
+                self.assertEqual((waiting.state, waiting.epoch), (ReplyState.QUEUED, 0))
+                process._is_draining = False
+                with mock.patch.object(process, "wake"):
+                    taken = await self.astart()
+                claimed = await process.store.claim(waiting.pk, process.name)
+                assert claimed is not None
+                process._is_draining = True
+                process._start(waiting.pk, claimed)  # told to end between the commit and the beginning
+                await Reply.objects.filter(pk=taken.pk).aupdate(state=ReplyState.QUEUED)
+            async with web_process():
+                for reply in (waiting, taken):
+                    self.assertEqual((await self.finished(reply)).state, ReplyState.COMPLETE)
+
+    async def test_a_claimed_send_whose_process_dies_at_once_is_answered_by_another(self) -> None:
+        provider = ScriptedProvider(["Late but whole."])
+        with catalog_of(provider):
+            async with web_process() as process:
+                with mock.patch.object(process, "wake"):
+                    reply = await self.astart()
+                late = timezone.now() - timedelta(seconds=1)
+                await Reply.objects.filter(pk=reply.pk).aupdate(lease_expires_at=late)
+            async with web_process() as other:
+                await other.reap()
+                await other.sweep()
+                reply = await self.finished(reply)
+        assert reply.answer is not None
+        self.assertEqual((reply.state, reply.epoch, reply.answer.content), ("complete", 3, "Late but whole."))
+        self.assertEqual(len(provider.requests), 1)
+
+    async def test_what_a_message_states_is_told_in_its_own_request(self) -> None:
+        provider = ScriptedProvider(["Gerne."])
+        with catalog_of(provider):
+            async with web_process():
+                await self.finished(await self.astart("Always answer in German. What is two and two?"))
+        [request] = provider.requests
+        self.assertIn("Always answer in German", request.messages[0].content)
+        self.assertEqual(request.messages[0].role, "system")
