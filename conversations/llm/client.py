@@ -25,7 +25,7 @@ from conversations.llm.errors import (
 )
 from conversations.llm.refusals import error_from_payload, error_from_response, scrub
 from conversations.llm.sse import ServerSentEvent, SSEDecoder
-from conversations.llm.transport import default_transport, ready_bytes
+from conversations.llm.transport import default_transport, has_ended, ready_bytes
 from conversations.llm.types import (
     CompletionRequest,
     ModelInfo,
@@ -48,6 +48,8 @@ USUAL_HEADERS = {
     "Content-Type": "application/json",
     "User-Agent": f"python-httpx/{httpx.__version__}",
 }
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 # Nothing has been sent when these are raised.
 _NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -231,6 +233,8 @@ class HttpProvider(ABC):
                 try:
                     if is_late:
                         raise TimeoutError
+                    if not chunk and plain and has_ended(response):
+                        return
                     if not chunk:
                         async with asyncio.timeout_at(deadline):
                             chunk = await anext(body)
@@ -261,7 +265,7 @@ class HttpProvider(ABC):
         self, method: str, path: str, body: dict[str, Any] | None, deadline: float
     ) -> httpx.Response:
         """The open response of a success, body unread. Raises for everything else."""
-        content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        content = None if body is None else _encode(body).encode("utf-8", "replace")
         if not (self._api_key.isascii() and self._api_key.isprintable()):
             raise AuthenticationFailed("the key has characters that no key has")
         url, headers = self._address(path), self._every_header

@@ -82,6 +82,12 @@ def ready_bytes(response: httpx.Response) -> bytes:
     return content.read_nowait() if content is not None and content.exception() is None else b""
 
 
+def has_ended(response: httpx.Response) -> bool:
+    """Whether the body has come to its end, as far as is known without waiting, and all of it was read."""
+    content: aiohttp.StreamReader | None = response.extensions.get("content")
+    return content is not None and content.at_eof() and content.exception() is None
+
+
 def _renamed(error: httpx.TransportError) -> httpx.TransportError:
     match error.__cause__:
         case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():

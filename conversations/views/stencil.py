@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache
+from html import escape  # as Django's does, which looks first whether what it is given is lazy
 from typing import cast
 from uuid import UUID
 
 from django.template.loader import render_to_string
 from django.utils import timezone
-from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
 from conversations.catalog import ModelEntry
@@ -236,5 +236,5 @@ def _ended(shape: _Shape) -> tuple[list[str], list[str]]:
             day=date(2000, 1, 1) if shape.has_ledger else None,
         )
     html = render_to_string("conversations/thread.html#reply", {"item": item, "conversation": None})
-    marks = [str(escape(word)) for word in _words(message, reply, receipt(item))]
+    marks = [escape(word) for word in _words(message, reply, receipt(item))]
     return _cut(html, *marks, TEXT), marks
