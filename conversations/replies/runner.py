@@ -91,6 +91,7 @@ async def run_reply(
     ended: Ended | None = None
     try:
         answer = Answer(runtime, running, requests, begun)
+        del begun
         outcome = await answer.run()
         ended = await answer.finish(outcome)
         if ended is not None:
@@ -198,7 +199,9 @@ class Answer:
 
         async with self.runtime.gate.pass_(entry, meanwhile=make_plan) as passage:
             assert plan is not None
-            await self._consume(provider_for(entry), await self._request(entry, plan), passage)
+            request = await self._request(entry, plan)
+            plan = None  # the request has its texts; the rest would be kept for as long as the answer takes
+            await self._consume(provider_for(entry), request, passage)
 
     async def _request(self, entry: ModelEntry, plan: ContextPlan) -> CompletionRequest:
         """Put the call on record, with the hold that pays for it."""
@@ -210,6 +213,7 @@ class Answer:
         ask = self._ask(entry, plan, self.attempt_id)
         if self.begun is not None:
             asyncio.get_running_loop().call_soon(self.begun.set)
+            self.begun = None
         call = await self._patiently(
             partial(
                 self.runtime.store.begin_attempt,

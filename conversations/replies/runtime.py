@@ -222,8 +222,10 @@ class ReplyRuntime:
 
     async def _run(self, reply_id: UUID, claimed: Claimed | None, begun: threading.Event | None) -> None:
         log_context.set(str(reply_id))
+        work = run_reply(self, reply_id, claimed, begun)
+        del claimed, begun  # what was said would be kept for as long as its answer takes
         try:
-            await run_reply(self, reply_id, claimed, begun)
+            await work
         except DATABASE_AWAY as error:
             logger.warning("reply %s waits for the database: %s", reply_id, type(error).__name__)
         except Exception:

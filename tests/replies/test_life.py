@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import threading
 import weakref
 from datetime import timedelta
 from unittest import mock
@@ -14,11 +15,14 @@ from asgiref.sync import sync_to_async
 from django.test import override_settings
 from django.utils import timezone
 
+from conversations.context.layout import Piece
+from conversations.context.plan import ContextPlan
 from conversations.journal import Entry
 from conversations.llm.errors import AuthenticationFailed
 from conversations.llm.scripted import Cut, Endless, Pause, ScriptedProvider
 from conversations.llm.types import ReasoningDelta
 from conversations.models import Message, Reply, ReplyAttempt, ReplyState
+from conversations.replies.claims import Said
 from conversations.replies.runtime import ReplyRuntime
 from conversations.replies.sending import keep_reply, retry_reply, stop_reply
 
@@ -303,6 +307,20 @@ class ViewerTests(ReplyTestCase):
                     await until(lambda: _is_running(process, reply))
                 gc.collect()
                 self.assertIsNone(kept())
+
+    async def test_a_running_reply_keeps_neither_its_plan_nor_what_was_claimed_with_it(self) -> None:
+        left_behind = Said, ContextPlan, Piece, threading.Event
+
+        def found() -> set[int]:
+            gc.collect()
+            return {id(each) for each in gc.get_objects() if isinstance(each, left_behind)}
+
+        with catalog_of(ScriptedProvider(["Begun ", Endless()])):
+            async with web_process() as process:
+                before = found()
+                reply = await self.astart()  # claimed for this process
+                await until(lambda: _has_text(process, reply))
+                self.assertLessEqual(found(), before)
 
     async def test_a_viewer_of_a_queued_reply_sees_it_begin(self) -> None:
         with catalog_of(ScriptedProvider(["Begun and ended."])):
