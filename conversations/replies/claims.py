@@ -18,6 +18,8 @@ from conversations.context.presets import Preset
 from conversations.models import Reply
 from conversations.policies import stored_preset
 
+#: Seconds that a claim holds until the first checkpoint renews it: a process that dies in between is soon replaced.
+FIRST_LEASE = 10
 #: Messages that are read of a path at most.
 MOST_MESSAGES = 2_000
 #: Tokens that are read of a path without a cut, for a strategy that shows all that the largest window holds.
@@ -188,7 +190,7 @@ def claim_values(reply_id: UUID, runner: str) -> dict[str, Any]:
     return {
         "id": reply_id,
         "runner": runner,
-        "lease": settings.REPLY_LEASE,
+        "lease": min(settings.REPLY_LEASE, FIRST_LEASE),
         "high_water": stored_preset({}).high_water,
     }
 

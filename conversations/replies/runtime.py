@@ -240,7 +240,9 @@ class ReplyRuntime:
                 self._start(reply_id)
 
     async def reap(self) -> None:
-        await recover_replies(self.store, self.redis)
+        """End the replies of dead processes, or begin them again."""
+        if await recover_replies(self.store, self.redis):
+            await self.sweep()
 
     async def checkpoint(self) -> None:
         """Save the text of all running replies and renew their leases; notice stops and lost leases."""
