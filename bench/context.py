@@ -333,7 +333,7 @@ def writing(messages: int = 400) -> dict[str, float]:
         backend = cursor.fetchone()[0]
         used = {}
         for name, state in {"bare": "DISABLE", "kept": "ENABLE"}.items():
-            for trigger in ("message_branch", "message_place"):
+            for trigger in ("message_path", "message_place"):
                 cursor.execute(f"ALTER TABLE messages {state} TRIGGER {trigger}")
             dialogue = generate(dialogues=1, messages=messages, seed=3)[0]
             began = cpu_of(backend)
