@@ -87,9 +87,9 @@ def running() -> Iterator[Stack]:
         }
         subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity=0"], check=True)
         start(tidy, provider_port, "-m", "bench.provider", "--port", str(provider_port))
-        uvicorn = ("-m", "uvicorn", "--no-access-log", "--log-level", "warning", "--host", "127.0.0.1")
-        start(tidy, relay_port, *uvicorn, "--port", str(relay_port), "bench.relay:application")
-        web = start(tidy, web_port, *uvicorn, "--port", str(web_port), "chatapp.asgi:application")
+        options = ("--no-access-log", "--log-level", "warning", "--host", "127.0.0.1", "--port")
+        start(tidy, relay_port, "-m", "uvicorn", *options, str(relay_port), "bench.relay:application")
+        web = start(tidy, web_port, "-m", "bench.web", *options, str(web_port), "chatapp.asgi:application")
         import django
 
         django.setup()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
+
+from bench.web import DEVELOPERS_ONLY
 
 #: Each takes 3 to 12 MB, and is for sites with an identity provider, for stored keys, for recall, or for commands.
 LEFT_OUT = {
@@ -70,3 +75,13 @@ print(loaded - resident())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 4e6  # 14 MB
+
+
+def test_what_the_load_benchmark_hides_no_server_has() -> None:
+    root = Path(__file__).parents[2]
+    pins = "".join((root / "requirements" / name).read_text() for name in ("runtime.txt", "embedded.txt"))
+    servers = {name.lower() for name in re.findall(r"^([\w.-]+)==", pins, re.MULTILINE)}
+    assert "redis" in servers
+    installed = packages_distributions()
+    hidden = {name.lower() for module in DEVELOPERS_ONLY for name in installed.get(module, [module])}
+    assert not hidden & servers
