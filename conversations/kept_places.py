@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,17 +74,34 @@ SELECT ARRAY(SELECT id FROM line) AS lines, ARRAY(SELECT ends FROM line) AS ends
     ARRAY(SELECT changed_in FROM line) AS changes
 """
 
-# Planned for any number of lines, a join would read all of a conversation: OFFSET keeps it a look-up for each line.
-_ROWS = """
-SELECT string_agg(int8send(p.id) || int8send(p.depth::bigint << 32 | p.tokens) || int8send(p.branch_id)
-    || int4send(p.is_set_aside::integer + 2 * (p.embedding IS NOT NULL)::integer), ''::bytea) AS places,
+_PACKED = """
+    string_agg(int8send(p.id) || int8send(p.depth::bigint << 32 | p.tokens) || int8send(p.branch_id)
+        || int4send(p.is_set_aside::integer + 2 * (p.embedding IS NOT NULL)::integer), ''::bytea) AS places,
     string_agg(vector_send(p.embedding), ''::bytea) AS vectors
+"""
+
+# Planned for any number of lines, a join would read all of a conversation: OFFSET keeps it a look-up for each line.
+_ROWS = f"""
+SELECT {_PACKED}
 FROM unnest(%(lines)s::bigint[], %(since)s::integer[], %(until)s::integer[]) AS line (id, since, until)
     CROSS JOIN LATERAL (
         SELECT * FROM message_places
         WHERE conversation_id = %(conversation)s AND branch_id = line.id AND depth BETWEEN line.since AND line.until
         OFFSET 0
     ) AS p
+"""
+
+#: What has come since in lines that were `KeptPlaces.told`, beside `PATH`.
+NEWS = f"""
+SELECT {_PACKED}
+FROM unnest(%(told)s::bigint[], %(since)s::integer[]) AS told (id, since) JOIN line ON line.id = told.id
+    CROSS JOIN LATERAL (
+        SELECT * FROM message_places
+        WHERE conversation_id = %(conversation)s AND branch_id = line.id
+            AND depth BETWEEN least(told.since, line.ends) AND line.ends
+        OFFSET 0
+    ) AS p
+WHERE line.ends - told.since <= {READ_AT_ONCE}
 """
 
 Numbers = npt.NDArray[np.float64]
@@ -113,7 +130,8 @@ def stretches(found: DictRow) -> list[Stretch]:
 class Line:
     """The places of a line, by depth, as far as they have been read."""
 
-    def __init__(self, stretch: Stretch) -> None:
+    def __init__(self, conversation_id: UUID, stretch: Stretch) -> None:
+        self.conversation_id = conversation_id
         self.changed_in = stretch.changed_in
         self.start = self.until = stretch.start  #: `until` is the depth of the last one that was read
         self._rows = np.zeros(0, _KEPT)
@@ -152,6 +170,8 @@ class Line:
     def cosines(self, vector: Vector, until: int) -> Numbers:
         """Of each message up to a depth; NaN without a vector. 0.04 ms for 1,000, and right to 0.002."""
         rows = self.rows(until)
+        if np.isnan(rows["scale"]).all():
+            return np.full(len(rows), np.nan)
         found = np.empty(len(rows), np.float32)
         for at in range(0, len(rows), WEIGHED_AT_ONCE):
             piece = rows["vector"][at : at + WEIGHED_AT_ONCE].astype(np.float32)
@@ -196,6 +216,7 @@ class KeptPlaces:
         self._most = most
         self._later = later
         self._lines: OrderedDict[int, Line] = OrderedDict()
+        self._of: dict[UUID, set[int]] = {}  #: lines of each conversation
         self.messages = 0  #: that the lines have room for
         #: Paths, or the leaves of those that nobody has asked for yet; the one that was asked for last is the last.
         self._wanted: dict[UUID, Sequence[Stretch] | UUID] = {}
@@ -209,14 +230,17 @@ class KeptPlaces:
         path: Sequence[Stretch],
         *,
         with_vectors: bool,
+        told: Mapping[int, int],
+        news: DictRow,
     ) -> list[Line] | None:
-        """The lines of a path, brought up to date by one statement. None: too little of it is here, and is read later.
+        """The lines of a path, brought up to date. None: too little of it is here, and is read later.
 
+        By the `news` of what was `told` when they were asked for, or by one more statement if those are of other lines.
         The last place of each is looked at again: if it is gone, so is what was above it.
         """
         if not self._is_worth_keeping(path):
             return None
-        lines = [self._kept(stretch) for stretch in path]
+        lines = [self._kept(conversation_id, stretch) for stretch in path]
         wanted = [
             (stretch, max(min(line.until, stretch.end), stretch.start + 1), stretch.end)
             for stretch, line in zip(path, lines, strict=True)
@@ -225,7 +249,10 @@ class KeptPlaces:
             self._read_later(conversation_id, path)
             return None
         known = [line.until > line.start for line in lines]
-        found, vectors = await _found(cursor, conversation_id, wanted)
+        if all(min(told.get(stretch.line, 0), stretch.end) == since for stretch, since, _ in wanted):
+            found, vectors = _unpacked(news)
+        else:
+            found, vectors = await _found(cursor, conversation_id, wanted)
         has_vector = (found["flags"] & _HAS_VECTOR) != 0
         for (stretch, since, until), line, is_known in zip(wanted, lines, known, strict=True):
             mine = found["line"] == stretch.line
@@ -237,6 +264,11 @@ class KeptPlaces:
         if with_vectors and any(line.lacks_vectors() for line in lines):
             self._read_later(conversation_id, path)
         return lines
+
+    def told(self, conversation_id: UUID) -> dict[int, int]:
+        """The lines of a conversation that are kept, and the depth of the last place of each."""
+        lines = {line: self._lines[line] for line in self._of.get(conversation_id, ())}
+        return {number: max(line.until, line.start + 1) for number, line in lines.items()}
 
     def expect(self, conversation_id: UUID, leaf_id: UUID) -> None:
         """Read the path to a leaf before a turn asks for it, because one is likely to."""
@@ -264,12 +296,12 @@ class KeptPlaces:
         size = path[0].end
         return size >= max(WORTH_KEEPING, WORTH_A_LINE * len(path)) and _room(size) <= self._most
 
-    def _kept(self, stretch: Stretch) -> Line:
+    def _kept(self, conversation_id: UUID, stretch: Stretch) -> Line:
         """The line as it is kept, or an empty one: nothing is kept of what has changed since."""
         line = self._lines.get(stretch.line)
         if line is not None and (line.changed_in, line.start) == (stretch.changed_in, stretch.start):
             return line
-        return Line(stretch)
+        return Line(conversation_id, stretch)
 
     def _keep(
         self,
@@ -283,6 +315,7 @@ class KeptPlaces:
         self._forget(stretch.line)  # before it grows: it is counted as it was
         line.put(found, vectors, until)
         self._lines[stretch.line] = line
+        self._of.setdefault(line.conversation_id, set()).add(stretch.line)
         self.messages += len(line)
         while self.messages > self._most:
             self._forget(next(iter(self._lines)))
@@ -291,6 +324,9 @@ class KeptPlaces:
         forgotten = self._lines.pop(line, None)
         if forgotten is not None:
             self.messages -= len(forgotten)
+            self._of[forgotten.conversation_id].discard(line)
+            if not self._of[forgotten.conversation_id]:
+                del self._of[forgotten.conversation_id]
 
     # --- Filling ----------------------------------------------------------------------------------------
 
@@ -316,7 +352,7 @@ class KeptPlaces:
                 is_expected = isinstance(wanted, UUID)
                 path = await self._path_to(conversation_id, wanted) if isinstance(wanted, UUID) else wanted
                 for stretch in path:
-                    line = self._kept(stretch)
+                    line = self._kept(conversation_id, stretch)
                     # What is expected need not come: vectors that are missing are looked for when it has.
                     ranges = line.unread(stretch.end) if is_expected else line.missing(stretch.end)
                     for piece in _pieces(ranges):
@@ -354,7 +390,7 @@ async def reading(pool: Pool) -> AsyncIterator[AsyncCursor[DictRow]]:
 
 
 def array(values: Iterable[int | UUID]) -> str:
-    """As PostgreSQL reads one. A list has a type by the largest of its numbers, and a statement a plan for each type."""
+    """As PostgreSQL reads one: a list's type goes by its largest number, and a statement has a plan for each type."""
     return "{" + ",".join(map(str, values)) + "}"
 
 
@@ -391,7 +427,10 @@ async def _found(
             "until": array(until for _, _, until in wanted),
         },
     )
-    row = await cursor.fetchone() or {}
+    return _unpacked(await cursor.fetchone() or {})
+
+
+def _unpacked(row: DictRow) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
     found = np.frombuffer(row.get("places") or b"", _FOUND)
     vectors = np.frombuffer(row.get("vectors") or b"", _VECTOR)["values"].astype(np.float32)
     return found, vectors

@@ -19,7 +19,7 @@ from psycopg.rows import DictRow
 
 from conversations.context.view import HistoryMessage, Recalled
 from conversations.database import Pool
-from conversations.kept_places import PATH, KeptPlaces, Line, Stretch, array, reading, stretches
+from conversations.kept_places import NEWS, PATH, KeptPlaces, Line, Stretch, array, reading, stretches
 from conversations.llm.embeddings import Vector, are_missing, as_sql, embed_aside
 from conversations.reranking import Signals, beside, closest, from_0_to_1, rerank, shortlist
 from conversations.text import clean_text
@@ -127,7 +127,9 @@ SELECT
         ) AS p
         WHERE rarest.rarer < %(postings)s
     ) AS postings,
-    (SELECT json_object_agg(message_id, id) FROM message_places WHERE message_id = ANY(%(skip)s::uuid[])) AS skipped
+    (SELECT json_object_agg(message_id, id) FROM message_places WHERE message_id = ANY(%(skip)s::uuid[])) AS skipped,
+    news.*
+FROM ({NEWS}) AS news
 """
 
 _PLACES = """
@@ -233,9 +235,9 @@ async def recall(
 ) -> list[Recalled]:
     """`look` and `choose` in one.
 
-    Three statements: the words with their postings, 16 bytes each, and the places give one row each. Of a path that is
-    not kept 20 bytes a message come. A fourth reads the pieces of the best messages, where there are vectors and more
-    messages than room.
+    Two statements where the path is kept: the words with their postings, 16 bytes each, and the contents. Of another
+    path one more for its places, 20 bytes a message. A last one reads the pieces of the best messages, where there are
+    vectors and more messages than room.
     """
     if last is not None and last < 1:
         return []
@@ -248,14 +250,18 @@ async def prepare(cursor: AsyncCursor[DictRow]) -> None:
     """Let a connection plan what recall asks, which takes as long as to answer it. For `KeptPlaces`."""
     nobody = UUID(int=0)
     here = {"conversation": nobody, "lines": array(()), "untils": array(()), "places": array(())}
-    await cursor.execute(_WORDS, _sought(nobody, nobody, "", ()))
+    await cursor.execute(_WORDS, _sought(nobody, nobody, "", (), {}))
     await cursor.execute(_PLACES, {**here, "vector": None})
     for statement in (_PIECES, _CONTENTS):
         await cursor.execute(statement, here)
 
 
-def _sought(conversation_id: UUID, leaf_id: UUID, question: str, skip: Collection[UUID]) -> dict[str, Any]:
+def _sought(
+    conversation_id: UUID, leaf_id: UUID, question: str, skip: Collection[UUID], told: Mapping[int, int]
+) -> dict[str, Any]:
     return {
+        "told": array(told),
+        "since": array(told.values()),
         "conversation": conversation_id,
         "leaf": leaf_id,
         "question": question,
@@ -275,7 +281,8 @@ async def _look(
     kept: KeptPlaces | None,
 ) -> Search | None:
     question = _shortened(clean_text(question).text)
-    await cursor.execute(_WORDS, _sought(conversation_id, leaf_id, question, skip))
+    told = kept.told(conversation_id) if kept is not None else {}
+    await cursor.execute(_WORDS, _sought(conversation_id, leaf_id, question, skip, told))
     words = await cursor.fetchone()
     if words is None or not words["lines"]:
         return None
@@ -284,7 +291,10 @@ async def _look(
         return None
     lines = None
     if kept is not None:
-        lines = await kept.read(cursor, conversation_id, path, with_vectors=not are_missing())
+        with_vectors = not are_missing()
+        lines = await kept.read(
+            cursor, conversation_id, path, with_vectors=with_vectors, told=told, news=words
+        )
     return Search(
         conversation_id=conversation_id,
         question=question,

@@ -74,7 +74,7 @@ class Turns:
 
     @property
     def was_kept(self) -> bool:
-        return kept_places._ROWS in self.asked and retrieval._PLACES not in self.asked
+        return self.weighed is not None and retrieval._PLACES not in self.asked
 
 
 @asynccontextmanager
@@ -225,7 +225,7 @@ class ReadingTests(KeptPlacesTestCase):
                 ) as put:
                     found = await turns.recall(said[-1])
                 self.assertEqual(len(put.call_args.args[1]), 3, "the last one that is known, and two")
-                self.assertEqual(turns.asked, [retrieval._WORDS, kept_places._ROWS, retrieval._CONTENTS])
+                self.assertEqual(turns.asked, [retrieval._WORDS, retrieval._CONTENTS])
                 self.assertEqual(turns.kept.messages, sum(map(len, turns.kept._lines.values())))
                 self.assertIn(said[-3].pk, scores(found))
 
@@ -340,7 +340,7 @@ class ExpectedTests(KeptPlacesTestCase):
                 await turns.recall(leaf, room=50, skip=[said[3].pk])
                 self.assertEqual(
                     turns.asked,
-                    [retrieval._WORDS, kept_places._ROWS, retrieval._PIECES, retrieval._CONTENTS],
+                    [retrieval._WORDS, retrieval._PIECES, retrieval._CONTENTS],
                 )
             self.assertEqual(await planned(), before)
 
@@ -449,7 +449,7 @@ class FillingTests(KeptPlacesTestCase):
         seen: list[str] = []
         async with process() as turns:
             asking.set("a reply")
-            with mock.patch.object(turns.kept, "_kept", side_effect=lambda _: seen.append(asking.get())):
+            with mock.patch.object(turns.kept, "_kept", side_effect=lambda *_: seen.append(asking.get())):
                 turns.kept._read_later(said[0].conversation_id, [mock.Mock()])
                 with self.assertLogs("conversations.kept_places", "WARNING"):
                     await turns.kept.filled()
@@ -549,6 +549,6 @@ def test_a_vector_is_kept_to_two_thousandths() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     found = np.zeros(200, kept_places._FOUND)
     found["depth"], found["place"], found["flags"] = np.arange(1, 201), 7, kept_places._HAS_VECTOR
-    line = kept_places.Line(kept_places.Stretch(line=1, changed_in=0, start=0, end=10))
+    line = kept_places.Line(uuid4(), kept_places.Stretch(line=1, changed_in=0, start=0, end=10))
     line.put(found, vectors, 200)
     assert abs(line.cosines(vectors[3], 200) - vectors @ vectors[3]).max() < CLOSE
