@@ -46,6 +46,12 @@ class Meter:
         span = spans.get(message.id) if spans else None
         return (span.tokens if span else message.tokens) + self.overhead
 
+    def costs(self, messages: Sequence[HistoryMessage], spans: Mapping[UUID, Span]) -> int:
+        """The same of several."""
+        if spans:
+            return sum(self.cost(message, spans) for message in messages)
+        return sum([message.tokens for message in messages]) + self.overhead * len(messages)
+
     def span(self, text: str, room: int) -> Span | None:
         """An excerpt that is a message of at most `room` tokens; None if nothing fits."""
         return span_within(text, room - self.overhead, self.count)

@@ -86,7 +86,7 @@ class Draft:
             yield Section(
                 kind=kind,
                 ids=ids,
-                tokens=sum(meter.cost(message, spans) for message in messages),
+                tokens=meter.costs(messages, spans),
                 spans={pk: spans[pk] for pk in ids if pk in spans} if spans else {},
             )
 

@@ -80,9 +80,11 @@ def pieces(section: Section, sources: Sources, *, overhead: int = MESSAGE_OVERHE
     if section.kind in (Kind.TRANSCRIPT, Kind.QUESTION):
         for pk in section.ids:
             message = sources.messages[pk]
-            span = section.spans.get(pk)
-            tokens = (span.tokens if span else message.tokens) + overhead
-            yield Piece(role=message.role, text=_shown(message, section), tokens=tokens)
+            if section.spans and (span := section.spans.get(pk)):
+                text, tokens = span.of(message.content), span.tokens
+            else:
+                text, tokens = message.content, message.tokens
+            yield Piece(role=message.role, text=text, tokens=tokens + overhead)
     else:
         role, text = _block(section, sources)
         yield Piece(role=role, text=text, tokens=section.tokens)

@@ -49,12 +49,13 @@ class Figures:
 def left_out_of(
     history: Sequence[HistoryMessage], spoken: Sequence[HistoryMessage], draft: Draft, given: Background
 ) -> Iterator[LeftOut]:
-    shown, said = draft.shown_ids, {message.id for message in spoken}
     reasons: dict[str, list[HistoryMessage]] = {}
-    for message in history:
-        if message.id not in shown:
-            why = "no_room" if message.id in said else _why_not_said(message)
-            reasons.setdefault(why, []).append(message)
+    if len(draft.kept.messages) < len(history):
+        shown, said = draft.shown_ids, {message.id for message in spoken}
+        for message in history:
+            if message.id not in shown:
+                why = "no_room" if message.id in said else _why_not_said(message)
+                reasons.setdefault(why, []).append(message)
     for why, messages in reasons.items():
         tokens = sum(message.tokens for message in messages)
         ids = tuple(message.id for message in messages)
