@@ -22,6 +22,8 @@ from .views import (
 )
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    # The first is what is asked for most: each one before it would be tried.
+    path("conversations/<uuid:pk>/messages/", messages.conversation_messages, name="message_send"),
     path("", conversations.home, name="home"),
     path("sidebar/", conversations.sidebar, name="sidebar"),
     path("search/", search.search, name="search"),
@@ -50,7 +52,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("conversations/<uuid:pk>/archive/", conversations.conversation_archive, name="conversation_archive"),
     path("conversations/<uuid:pk>/delete/", conversations.conversation_delete, name="conversation_delete"),
     path("conversations/<uuid:pk>/restore/", conversations.conversation_restore, name="conversation_restore"),
-    path("conversations/<uuid:pk>/messages/", messages.conversation_messages, name="message_send"),
     path("conversations/<uuid:pk>/messages/", messages.conversation_messages, name="messages_earlier"),
     path("messages/<uuid:pk>/text/", messages.message_text, name="message_text"),
     path("messages/<uuid:pk>/edit/", messages.message_edit, name="message_edit"),
