@@ -1,16 +1,36 @@
-"""What every request needs to know of its person: their time zone, and whether there is anyone at all."""
+"""What every request needs: its person's time zone, whether there is anyone at all, and the policy for content."""
 
 from __future__ import annotations
 
 import zoneinfo
 from collections.abc import Callable
+from functools import cached_property
 
+from csp.constants import HEADER
+from csp.middleware import CSPMiddleware
+from csp.utils import build_policy
+from django.conf import settings
 from django.contrib.auth.middleware import get_user
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.utils import timezone
 
 from .accounts import needs_setup
+
+
+class PolicyMiddleware(CSPMiddleware):
+    """The policy for content, which is the same for each page: django-csp puts it together once, and not each time."""
+
+    @cached_property
+    def policy(self) -> str:
+        return build_policy()
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        has_its_own = any(name.startswith("_csp") for name in vars(response))
+        if has_its_own or settings.DEBUG:  # Django's pages for debugging have none
+            return super().process_response(request, response)
+        response.headers.setdefault(HEADER, self.policy)
+        return response
 
 
 class PersonMiddleware:

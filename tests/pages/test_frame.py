@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 from unittest import mock
 
+from csp.decorators import csp_exempt, csp_update
+from csp.middleware import CSPMiddleware
 from django.conf import settings
 from django.db import DatabaseError
-from django.test import Client, SimpleTestCase, TestCase, override_settings
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory, SimpleTestCase, TestCase, override_settings
 
+from conversations.middleware import PolicyMiddleware
 from tests import cast
 
 from .base import LARGE, LOCAL, PageTests, conversation_of, signed_in
@@ -73,6 +77,16 @@ class FrameTests(PageTests):
         policy = self.client.get("/")["Content-Security-Policy"]
         self.assertNotIn("unsafe", policy)
         self.assertIn("script-src 'self'", policy)
+
+    def test_the_policy_is_what_django_csp_makes_of_the_settings_and_of_a_view(self) -> None:
+        def usual(request: HttpRequest) -> HttpResponse:
+            return HttpResponse()
+
+        request = RequestFactory().get("/")
+        for view in (usual, csp_update({"img-src": "https:"})(usual), csp_exempt()(usual)):
+            ours = PolicyMiddleware(usual).process_response(request, view(request))
+            theirs = CSPMiddleware(usual).process_response(request, view(request))
+            self.assertEqual(ours.headers, theirs.headers)
 
     def test_a_hidden_sidebar_stays_hidden(self) -> None:
         self.client.cookies["sidebar"] = "hidden"
