@@ -88,10 +88,13 @@ class Policy:
 
     @property
     def cut_tokens(self) -> int:
-        """The same of a path that has more than `view_tokens`, and no cut: its request begins with one."""
+        """The same of a path that has more than `view_tokens`, and no cut: its request begins with one.
+
+        A message that is shown as an excerpt takes a fifth of what a cut leaves, or more, and so it counts for no more.
+        """
         if not self.strategy.is_append_only or self.strategy.has_fixed_budget:
             return self.view_tokens
-        return min(2 * self.low_water, self.view_tokens)
+        return self.low_water
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))  # all plain values: a deep copy would take as long as planning

@@ -227,11 +227,12 @@ def _in_view(known: Known, policy: Policy) -> Sequence[Said]:
         return history
     is_longer = known.path_tokens - history[-1].tokens > policy.view_tokens
     view, total = policy.cut_tokens if is_longer else policy.view_tokens, 0
+    most = view // 5 if is_longer else view // 2
     for place in range(len(history) - 2, -1, -1):
         if total > view:
             return history[place + 1 :]
         if not history[place].is_set_aside:
-            total += min(history[place].tokens, view // 2)
+            total += min(history[place].tokens, most)
     return history
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -29,6 +31,8 @@ from conversations.context.view import Background, MemoryKind, Recalled
 from conversations.llm import anthropic, openai
 from conversations.llm.tokens import count_tokens
 from conversations.llm.types import CompletionRequest
+from conversations.replies import context
+from conversations.replies.claims import Known, Said
 from tests.context.chats import (
     Chat,
     constraint,
@@ -417,3 +421,30 @@ def test_the_count_of_a_request_is_what_its_tokenizer_says_and_a_little_more() -
     assert {Kind.CONSTRAINTS, Kind.MEMORY, Kind.RECALLED, Kind.TRANSCRIPT} <= set(kinds(result))
     exact = sum(count(message.content) + 4 for message in result.messages)
     assert exact <= result.input_tokens <= exact * 1.03
+
+
+def test_a_first_request_of_a_long_path_is_what_it_is_with_all_of_the_path() -> None:
+    """What a cut leaves out again need not be given to a plan."""
+    policy = policy_for(window=10_000, reply_tokens=500, high_water=600)
+    fewer = 0
+    for seed in range(60):
+        source = random.Random(seed)
+        sizes = source.choices([1, 12, 40, 150, 900], [6, 6, 3, 1, 1], k=source.randint(20, 400))
+        texts = [("A word or two. " * size)[: 15 * size] for size in sizes]
+        path = [
+            replace(message, is_set_aside=message.tokens < 99 and source.random() < 0.1)
+            for message in said(
+                *((source.choice(["user", "assistant"]), text) for text in texts), ("user", "And now?")
+            )
+        ]
+        sums: dict[str, Any] = {
+            "path_messages": len(path),
+            "path_tokens": sum(message.tokens for message in path),
+        }
+        known = Known(history=[Said(**vars(message)) for message in path], **sums)
+        seen = {said.id for said in context._in_view(known, policy)}
+        fewer += len(seen) < len(path)
+        given = [message for message in path if message.id in seen]
+        whole, part = (plan(view, policy=policy, **sums) for view in (path, given))
+        assert (part.messages, part.cut, part.start) == (whole.messages, whole.cut, whole.start), seed
+    assert fewer > 30
