@@ -6,6 +6,7 @@ Each runs inside `transaction.atomic()` on Django's connection, so that the ORM 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,7 +14,7 @@ from uuid import UUID
 
 from django.db.models import Model
 from psycopg import Cursor
-from psycopg.rows import class_row, tuple_row
+from psycopg.rows import class_row, dict_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from conversations.context.bound import NOTHING_BESIDE, Beside
@@ -21,8 +22,6 @@ from conversations.database import plain_cursor
 from conversations.models import Conversation, Reply, ReplyState
 
 from .claims import Claimed, claim_of, claim_values, known_of
-
-Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +116,17 @@ INSERT INTO conversations (
 ) VALUES (
     %(conversation)s, %(user)s, %(title)s, %(system_prompt)s, %(model)s, %(preset)s, %(own_temperature)s,
     %(own_reply_tokens)s, %(question)s, %(now)s, %(now)s
-)
+) RETURNING id
 """
-QUESTION = """
+#: What the path to it sums up to, a trigger fills in.
+ASKED = """
 INSERT INTO messages (id, conversation_id, parent_id, role, content, token_count, created_at)
 VALUES (%(question)s, %(conversation)s, %(parent)s, 'user', %(content)s, %(token_count)s, %(now)s)
+RETURNING path_tokens, path_messages
 """
 LEAF = """
 UPDATE conversations SET leaf_id = %(question)s, model = %(model)s, last_updated = %(now)s WHERE id = %(conversation)s
+RETURNING id
 """
 REPLY = """
 INSERT INTO replies (
@@ -135,33 +137,31 @@ INSERT INTO replies (
     %(reply)s, %(user)s, %(conversation)s, %(question)s, %(continues)s, %(model)s, %(temperature)s, %(max_tokens)s,
     %(state)s, %(key)s, %(body_hash)s, %(now)s, %(epoch)s, %(runner)s, CASE WHEN %(epoch)s > 0 THEN now() END,
     CASE WHEN %(epoch)s > 0 THEN now() + %(lease)s * interval '1 s' END, '', '', '', '', ''
-)
+) RETURNING id
 """
-
-#: A message that is asked for the first time. What the path to it sums up to, a trigger fills in.
-_ASKED = f"asked AS ({QUESTION} RETURNING path_tokens, path_messages)"
 
 
 @dataclass(frozen=True)
 class Sending:
     """A reply with what comes into being beside it: all of it or nothing."""
 
-    written: str
+    written: Mapping[str, str]
     is_begun: bool = False  #: with it the conversation begins
     is_asked: bool = False  #: its question is there already
 
-    def statement(self, *, is_taken: bool, beside: str = "") -> str:
+    def statement(self, *, is_taken: bool, then: str = "") -> str:
         """Returns the sums of the question's path; where this process takes the reply, what its request is made of.
 
-        `beside`: another statement of one row, of which the columns come first.
+        `then`: another statement of one row, as `given`. Everything is written before it is run: what it locks is
+        locked last.
         """
-        written, columns, tables = self.written, "asked.path_tokens, asked.path_messages", "asked"
-        if beside:
-            written, columns = f"{written}, beside AS MATERIALIZED ({beside})", f"beside.*, {columns}"
-            tables = f"{tables} CROSS JOIN beside"
+        written = ", ".join(f"{name} AS ({sql})" for name, sql in self.written.items())
+        columns, tables = "asked.path_tokens, asked.path_messages", " CROSS JOIN ".join(self.written)
+        if then:
+            columns += f", (SELECT row_to_json(given) FROM ({then}) AS given) AS given"
         if is_taken:
-            columns = f"{columns}, {self._known}"
-            tables = f"""{tables} CROSS JOIN users u LEFT JOIN conversations c ON c.id = %(conversation)s
+            columns += f", {self._known}"
+            tables += """ CROSS JOIN users u LEFT JOIN conversations c ON c.id = %(conversation)s
             WHERE u.id = %(user)s"""
         return f"WITH {written} SELECT {columns} FROM {tables}"
 
@@ -174,13 +174,15 @@ class Sending:
         return f"{named}, {known_of('%(conversation)s::uuid', last=last, is_asked=is_asked)}"
 
 
-_REPLIED = f"replied AS ({REPLY})"
-BEGIN = Sending(f"begun AS ({CONVERSATION}), {_ASKED}, {_REPLIED}", is_begun=True)
-ASK = Sending(f"{_ASKED}, shown AS ({LEAF}), {_REPLIED}")
-ASK_BEHIND = Sending(f"{_ASKED}, {_REPLIED}")
+BEGIN = Sending({"begun": CONVERSATION, "asked": ASKED, "replied": REPLY}, is_begun=True)
+ASK = Sending({"asked": ASKED, "shown": LEAF, "replied": REPLY})
+ASK_BEHIND = Sending({"asked": ASKED, "replied": REPLY})
 ASK_AGAIN = Sending(
-    "asked AS (SELECT path_tokens, path_messages FROM messages WHERE id = %(question)s), "
-    f"shown AS ({LEAF}), {_REPLIED}",
+    {
+        "asked": "SELECT path_tokens, path_messages FROM messages WHERE id = %(question)s",
+        "shown": LEAF,
+        "replied": REPLY,
+    },
     is_asked=True,
 )
 
@@ -234,16 +236,16 @@ def _beside(told: list[int], summary_tokens: int = 0, inserts: int = 0, was_cut:
 
 
 class Saving:
-    """A cursor that saves a new reply together with the first statement it is given: both or neither.
+    """A cursor that saves a new reply together with the first statement it is given, of one row: both or neither.
 
     Raises IntegrityError: the reply's key was used, for one.
     """
 
-    def __init__(self, cursor: Cursor[Row], sending: Sending, reply: Reply) -> None:
+    def __init__(self, cursor: Cursor[tuple[Any, ...]], sending: Sending, reply: Reply) -> None:
         self._cursor = cursor
         self._sending = sending
         self._reply = reply
-        self._rows: list[Row] | None = None  #: of the statement that went with it
+        self._rows: list[Any] | None = None  #: of the statement that went with it
         self.is_saved = False
         self.claimed: Claimed | None = None  #: where this process takes the reply
 
@@ -255,9 +257,10 @@ class Saving:
         if self.is_saved:
             self._cursor.execute(sql, params)
         else:
-            self._rows = [self._save(_renamed(sql), {f"beside_{name}": params[name] for name in params})]
+            given = self._save(_renamed(sql), {f"given_{name}": params[name] for name in params})
+            self._rows = [tuple(given.values())]
 
-    def fetchall(self) -> list[Row]:
+    def fetchall(self) -> list[Any]:
         rows, self._rows = self._rows, None
         return self._cursor.fetchall() if rows is None else rows
 
@@ -266,28 +269,26 @@ class Saving:
         if not self.is_saved:
             self._save("", {})
 
-    def _save(self, beside: str, values: dict[str, Any]) -> Row:
+    def _save(self, then: str, values: dict[str, Any]) -> dict[str, Any]:
         reply, question, is_taken = self._reply, self._reply.question, self._reply.state == ReplyState.RUNNING
-        statement = self._sending.statement(is_taken=is_taken, beside=beside)
-        self._cursor.execute(statement, _values(self._sending, reply) | values)
-        row = self._cursor.fetchone()
-        assert row is not None and self._cursor.description is not None
-        names = [column.name for column in self._cursor.description]
-        first = names.index("path_tokens")
-        own = dict(zip(names[first:], row[first:], strict=True))
-        question.path_tokens, question.path_messages = own["path_tokens"], own["path_messages"]
+        statement = self._sending.statement(is_taken=is_taken, then=then)
+        with Cursor(self._cursor.connection, row_factory=dict_row) as cursor:
+            row = cursor.execute(statement, _values(self._sending, reply) | values).fetchone()
+        assert row is not None
+        given: dict[str, Any] = row.pop("given", {})
+        question.path_tokens, question.path_messages = row["path_tokens"], row["path_messages"]
         for stored in (reply.conversation, question, reply):
             _is_stored(stored)
         if is_taken:
-            self.claimed = claim_of(reply, own, is_asked=self._sending.is_asked)
+            self.claimed = claim_of(reply, row, is_asked=self._sending.is_asked)
         self.is_saved = True
-        return row[:first]
+        return given
 
 
 @lru_cache(maxsize=8)
-def _renamed(statement: str) -> str:
+def _renamed(sql: str) -> str:
     """With names of its own for its values."""
-    return statement.replace("%(", "%(beside_")
+    return sql.replace("%(", "%(given_")
 
 
 def _values(sending: Sending, reply: Reply) -> dict[str, Any]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 from unittest import mock
 from uuid import uuid4
 
+import psycopg
 from asgiref.sync import sync_to_async
+from django.db import connections
 from django.utils import timezone
 
+from conversations.database import connection_arguments
 from conversations.llm.scripted import Cut, ScriptedProvider
 from conversations.models import Conversation, Reply, ReplyState
 from conversations.replies.claims import Claimed
@@ -35,7 +40,12 @@ class ClaimedSendsTests(TurnsTestCase):
         short = await sync_to_async(dialogue)(conversation, "One?", "Two.")
         await sync_to_async(dialogue)(dated, "One?", "Two.", "Three?", "Four.")
         said = await sync_to_async(dialogue)(small, *(f"{number}. {LONG}" for number in range(20)))
-        cut: dict[str, Any] = {"first_message_id": str(said[16].pk), "inserts": [], "memory": [], "summary_id": None}
+        cut: dict[str, Any] = {
+            "first_message_id": str(said[16].pk),
+            "inserts": [],
+            "memory": [],
+            "summary_id": None,
+        }
         await Conversation.objects.filter(pk=small.pk).aupdate(cut=cut, cut_at=timezone.now())
         provider = ScriptedProvider(["Here it ends", Cut()])
         with catalog_of(provider, is_free=False, price=a_price()):
@@ -127,3 +137,33 @@ class ClaimedSendsTests(TurnsTestCase):
         [request] = provider.requests
         self.assertIn("Always answer in German", request.messages[0].content)
         self.assertEqual(request.messages[0].role, "system")
+
+    def test_a_send_that_waits_for_its_conversation_keeps_nobody_from_the_budget(self) -> None:
+        """What it locks of the money is locked last: two movements that lock in other orders would wait for ever."""
+        conversation = self.conversation()
+        dialogue(conversation, "One?", "Two.")
+
+        def send() -> None:
+            try:
+                self.send(conversation, "Three?")
+            finally:
+                connections.close_all()
+
+        with catalog_of(ScriptedProvider(), is_free=False, price=a_price()):
+            self.start()  # the person's day is open
+            with psycopg.connect(**connection_arguments()) as other:
+                other.execute("SELECT FROM conversations WHERE id = %s FOR UPDATE", [conversation.pk])
+                sending = Thread(target=send)
+                sending.start()
+                self.wait_for_a_lock(other)
+                other.execute("SELECT FROM budgets FOR UPDATE NOWAIT")
+            sending.join(10)
+        self.assertEqual(Reply.objects.filter(question__content="Three?").count(), 1)
+
+    def wait_for_a_lock(self, connection: psycopg.Connection[Any]) -> None:
+        """Until somebody waits for what this connection has locked."""
+        waiting = "SELECT FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+        end = time.monotonic() + 10
+        while connection.execute(waiting, [connection.info.backend_pid]).fetchone() is None:
+            assert time.monotonic() < end, "nobody waits"
+            time.sleep(0.01)
