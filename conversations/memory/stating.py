@@ -120,9 +120,11 @@ def _stated_by(sentence: str, original: str) -> Stated | None:
     return None
 
 
-def _made(way: Way, fact: str) -> Stated:
+def _made(way: Way, fact: str) -> Stated | None:
     kind, slot = way.kind, way.slot
     fact = _PLEASE.sub("", fact).rstrip(" .!;,")
+    if not fact:
+        return None  # marks alone
     if kind is MemoryItem.Kind.TASK:  # it was asked to be remembered, whatever it is
         inner = next((found for found in WAYS if found.kind != kind and found.pattern.fullmatch(fact)), None)
         if inner:

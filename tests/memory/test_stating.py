@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conversations.memory import stated
@@ -198,6 +198,7 @@ def _seconds(message: str) -> float:
 
 
 @given(st.text(max_size=400))
+@example(".!")
 def test_any_text_is_read_without_harm(message: str) -> None:
     for prefix in ("", "never ", "remember that ", "my name is "):
         for found in stated(prefix + message):
