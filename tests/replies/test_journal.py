@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from unittest import mock
 from uuid import UUID, uuid4
 
+import pytest
 from django.conf import settings
 from redis.exceptions import TimeoutError as RedisTimeout
 
@@ -104,3 +106,29 @@ async def test_what_redis_was_away_for_is_written_when_it_is_back() -> None:
     finally:
         await client.aclose()
     assert [(entry.at, entry.text) for entry in entries] == [(0, "one two three"), (13, " four")]
+
+
+async def test_a_redis_that_says_nothing_does_not_hold_up_the_text() -> None:
+    shown: list[Entry] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = journal.connect_for_few(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        writer = Writer(client, "silent", tick=TICK, apply=shown.extend)
+        writer.append(Entry(reply_id=uuid4(), epoch=1, at=0, text="one "))
+        async with asyncio.timeout(5):
+            await writer.flush()
+            await client.aclose()
+    assert [entry.text for entry in shown] == ["one "]
+    assert not writer.is_writing
+
+
+async def test_the_answer_to_a_command_that_took_too_long_is_not_taken_for_the_next_ones() -> None:
+    client, key = journal.connect_for_few(settings.REDIS_URL), f"test-{uuid4()}"
+    try:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await client.blpop(key, timeout=60)
+        async with asyncio.timeout(5):
+            assert await client.ping() is True
+            assert await client.llen(key) == 0
+    finally:
+        await client.aclose()
