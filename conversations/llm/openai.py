@@ -109,8 +109,8 @@ class OpenAIParser:
         delta = choice.get("delta") or choice.get("message")
         if isinstance(delta, dict):
             # `reasoning_content` is DeepSeek's and llama.cpp's word, `reasoning` OpenRouter's and vLLM's.
-            thought = _text_of(delta.get("reasoning_content") or delta.get("reasoning"))
-            if thought and (thought := self._reasoning.feed(thought)):
+            thinking = delta.get("reasoning_content") or delta.get("reasoning")
+            if thinking and (thought := self._reasoning.feed(_text_of(thinking))):
                 events.append(ReasoningDelta(text=thought))
             text = _text_of(delta.get("content")) or _text_of(delta.get("refusal"))
             if text and (text := self._text.feed(text)):
