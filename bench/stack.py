@@ -264,6 +264,14 @@ def make_viewers(count: int, *, messages: int = 10, prefix: str = "viewer") -> l
     return viewers
 
 
+def settle() -> None:
+    """What autovacuum does within minutes to what was written at once: what is long was not written just now."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM ANALYZE")
+
+
 def chain_of(conversation: Any, count: int) -> list[Any]:
     """So many messages, each under the one before: a sentence asked, a paragraph answered."""
     from conversations.models import Message

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.stack import Peak, Stack, make_viewers, running, watch
+from bench.stack import Peak, Stack, make_viewers, running, settle, watch
 
 RESULTS = Path(__file__).parent / "results"
 SHORT_REPLY = {"deltas": 100, "pace": 20}  # 2 s
@@ -150,6 +150,7 @@ def measure_length(stack: Stack, *, rounds: int, messages: int) -> dict[str, Any
         "long": make_viewers(rounds, messages=messages, prefix="long"),
         "unopened": make_viewers(rounds, messages=messages, prefix="unopened"),
     }
+    settle()
     first: dict[str, list[float]] = {name: [] for name in people}
     later: dict[str, list[float]] = {name: [] for name in people}
     gaps: dict[str, list[float]] = {"alone": [], **{name: [] for name in people}}
