@@ -162,7 +162,8 @@ class ClaimedSendsTests(TurnsTestCase):
 
     def wait_for_a_lock(self, connection: psycopg.Connection[Any]) -> None:
         """Until somebody waits for what this connection has locked."""
-        waiting = "SELECT FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+        # Not `pg_stat_activity`: a transaction goes on seeing the backends that were there at its first look.
+        waiting = "SELECT FROM pg_locks WHERE NOT granted AND %s = ANY (pg_blocking_pids(pid))"
         end = time.monotonic() + 10
         while connection.execute(waiting, [connection.info.backend_pid]).fetchone() is None:
             assert time.monotonic() < end, "nobody waits"
