@@ -92,7 +92,7 @@ async def web_process(script: Callable[[Any], Sequence[Any]], **changes: Any) ->
     with ExitStack() as stack:
         stack.enter_context(replaced(Catalog(entries=(entry,)), {"scripted": ScriptedProvider(script)}))
         stack.enter_context(override_settings(EMBEDDED=False, PROVIDER_REQUESTS_PER_MINUTE=0, **changes))
-        stack.enter_context(mock.patch("conversations.tasks.publisher.send"))
+        stack.enter_context(mock.patch("conversations.wakeups.publisher.send"))
         runtime = ReplyRuntime()
         await runtime.start()
         try:

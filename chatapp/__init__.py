@@ -4,7 +4,3 @@ import os
 
 # Before numpy is imported: the products of recall are so small that threads for them cost ten times what they share.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-from .celery import app as celery_app
-
-__all__ = ["celery_app"]

@@ -7,7 +7,7 @@ class ConversationsConfig(AppConfig):
     verbose_name = "Parley"
 
     def ready(self) -> None:
-        from conversations import tasks  # noqa: F401  # its receivers hear what is due after a reply
+        from conversations import wakeups  # noqa: F401  # its receivers hear what is due after a reply
 
 
 class ParleyAdminConfig(admin_apps.AdminConfig):

@@ -14,8 +14,6 @@ from celery.app.task import Task
 from celery.schedules import crontab
 from django.conf import settings
 from django.contrib.sessions.models import Session
-from django.db import transaction
-from django.dispatch import receiver
 from django.utils import timezone
 
 from chatapp.celery import app
@@ -24,14 +22,11 @@ from conversations.budgets import BudgetRefused
 from conversations.database import make_pool
 from conversations.exclusive import one_at_a_time
 from conversations.metrics import WORKER_COUNTERS
-from conversations.models import Conversation, ReplyState, SavedPreset
-from conversations.publisher import Publisher
+from conversations.models import Conversation, SavedPreset
 from conversations.replies.recovery import recover_replies
-from conversations.replies.signals import reply_finished
 from conversations.replies.store import ReplyStore
 
 logger = logging.getLogger(__name__)
-publisher = Publisher()
 
 app.conf.beat_schedule = {
     "recover replies": {"task": "conversations.tasks.reap", "schedule": 10.0, "options": {"expires": 10}},
@@ -196,29 +191,6 @@ def write_wanted_summary(summary_id: str) -> None:
 def embed_conversation(conversation_id: str) -> None:
     """Make the vectors that a long conversation lacks, if nobody else does."""
     count("vectors", by=meanings.catch_up(UUID(conversation_id)))
-
-
-@receiver(reply_finished)
-def enqueue_what_is_due(
-    *,
-    conversation_id: UUID,
-    state: str,
-    is_unnamed: bool,
-    compaction_due: bool = False,
-    vectors_due: bool = False,
-    **_: Any,
-) -> None:
-    if is_unnamed and state in {ReplyState.COMPLETE, ReplyState.STOPPED}:
-        publisher.send(write_title, str(conversation_id))
-    if compaction_due:
-        publisher.send(compact_conversation, str(conversation_id))
-    if vectors_due:
-        publisher.send(embed_conversation, str(conversation_id))
-
-
-@receiver(summaries.summary_wanted)
-def enqueue_what_is_wanted(*, summary_id: UUID, **_: Any) -> None:
-    transaction.on_commit(lambda: publisher.send(write_wanted_summary, str(summary_id)))
 
 
 # --- What the workers count ---------------------------------------------------------------------------------

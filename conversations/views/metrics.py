@@ -25,6 +25,7 @@ from conversations import reconciliation
 from conversations.catalog import kept_catalog
 from conversations.database import DATABASE_AWAY
 from conversations.metrics import WORKER_COUNTERS, registry, request_threads
+from conversations.publisher import task_list
 from conversations.replies.runtime import ReplyRuntime, current_runtime
 
 logger = logging.getLogger(__name__)
@@ -243,13 +244,11 @@ def of_workers(counters: dict[str, str]) -> list[Metric]:
 
 
 def task_lists() -> tuple[str, str]:
-    """Where tasks wait: kombu keeps a list for each priority."""
-    first = settings.CELERY_TASK_DEFAULT_QUEUE
-    return first, f"{first}\x06\x16{settings.MODEL_PRIORITY}"
+    return task_list(), task_list(settings.MODEL_PRIORITY)
 
 
 def sent_at(message: str | None) -> float | None:
-    """When a task was sent, as `chatapp.celery` stamps it."""
+    """When a task was sent, as the publisher and `chatapp.celery` stamp it."""
     try:
         return float(json.loads(message or "")["headers"]["sent_at"])
     except (ValueError, KeyError, TypeError):

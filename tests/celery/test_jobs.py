@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 from uuid import uuid4
 
+import redis
 from django.conf import settings
 from django.db import connection
-from django.test import SimpleTestCase, TransactionTestCase
+from django.test import SimpleTestCase, TransactionTestCase, override_settings
 
 from chatapp.celery import app
 from conversations.exclusive import exclusive
-from conversations.publisher import Publisher
-from conversations.tasks import compact_conversation, write_title, write_wanted_summary
+from conversations.publisher import Publisher, waiting
+from conversations.tasks import compact_conversation, embed_conversation, write_title, write_wanted_summary
 from tests.celery.processes import until
 from tests.servers import PROJECT, test_database_url
 
@@ -80,12 +84,8 @@ class ExclusiveTests(TransactionTestCase):
 
 @contextmanager
 def broker_at(url: str) -> Iterator[None]:
-    before = app.conf.broker_write_url
-    app.conf.update(broker_write_url=url)
-    try:
+    with override_settings(REDIS_URL=url):
         yield
-    finally:
-        app.conf.update(broker_write_url=before)
 
 
 @contextmanager
@@ -108,7 +108,7 @@ class PublisherTests(SimpleTestCase):
                 with self.subTest(url), broker_at(url), self.assertLogs("conversations.publisher") as logs:
                     began = time.monotonic()
                     for _ in range(20):
-                        publisher.send(write_title, "one")
+                        publisher.send("write_title", "one")
                     self.assertLess(time.monotonic() - began, publisher.TIME_OUT)
                     until(lambda: self.is_idle(publisher), "the publisher", seconds=8)  # noqa: B023
                     self.assertIn("is left to the periodic job", logs.output[0])
@@ -122,22 +122,52 @@ class PublisherTests(SimpleTestCase):
             self.assertLogs("conversations.publisher", "INFO") as logs,
         ):
             for _ in range(publisher.MOST_WAITING + 5):
-                publisher.send(write_title, "one")
+                publisher.send("write_title", "one")
             until(lambda: self.is_idle(publisher), "the publisher", seconds=8)
         self.assertGreaterEqual(sum("Redis is away" in line for line in logs.output), 5)
 
     def test_it_tries_again_after_a_pause(self) -> None:
         publisher = Publisher()
         with broker_at("redis://127.0.0.1:1/0"), self.assertLogs("conversations.publisher"):
-            publisher.send(write_title, "one")
+            publisher.send("write_title", "one")
             until(lambda: self.is_idle(publisher), "the publisher")
         with (
             mock.patch.object(publisher, "_away_until", 0.0),
-            mock.patch.object(write_title, "apply_async") as sent,
+            mock.patch.object(redis.Redis, "lpush") as sent,
         ):
-            publisher.send(write_title, "two")
+            publisher.send("write_title", "two")
             until(lambda: self.is_idle(publisher), "the publisher")
-        self.assertEqual(sent.call_args.args, (("two",),))
+        sent.assert_called_once()
+
+    def test_a_task_is_handed_over_as_celery_does(self) -> None:
+        for task in (write_title, compact_conversation, write_wanted_summary, embed_conversation):
+            with self.subTest(task.name):
+                place, line = waiting(task.name.removeprefix("conversations.tasks."), "0198-1")
+                self.assertEqual(self.comparable(line), self.comparable(self.by_celery(place, task)))
+
+    def by_celery(self, place: str, task: Any) -> str:
+        """What Celery puts into a list of Redis for a task."""
+        with (
+            redis.Redis.from_url(settings.REDIS_URL, decode_responses=True) as client,
+            app.connection_for_write() as broker,
+        ):
+            client.delete(place)
+            task.apply_async(("0198-1",), connection=broker)
+            line = client.lpop(place)
+        assert isinstance(line, str)
+        return line
+
+    def comparable(self, line: str) -> Any:
+        """Without what is another's each time: but that the same is the same is looked at."""
+        message = json.loads(line)
+        headers, properties = message["headers"], message["properties"]
+        ids = {headers["id"], headers.pop("root_id"), properties.pop("correlation_id")}
+        self.assertEqual(ids, {headers.pop("id")})
+        for values, names in ((headers, ("origin", "sent_at")), (properties, ("reply_to", "delivery_tag"))):
+            for name in names:
+                self.assertTrue(values.pop(name))
+        message["body"] = base64.b64decode(message["body"])
+        return message
 
 
 class SettingsTests(SimpleTestCase):

@@ -13,15 +13,17 @@ import pytest
 
 from bench.web import DEVELOPERS_ONLY
 
-#: Each takes 3 to 12 MB, and is for sites with an identity provider, for stored keys, for recall, or for commands.
+#: Each takes 3 to 12 MB, and is for sites with an identity provider, for stored keys, for recall, or for workers.
 LEFT_OUT = {
-    "cryptography.hazmat",
-    "jwt",
-    "requests",
-    "urllib3",
+    "celery",
     "charset_normalizer",
-    "tokenizers",
+    "cryptography.hazmat",
     "genai_prices",
+    "jwt",
+    "kombu",
+    "requests",
+    "tokenizers",
+    "urllib3",
 }
 
 

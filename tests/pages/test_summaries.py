@@ -34,7 +34,7 @@ class SummaryTests(PageTests):
 
     def setUp(self) -> None:
         super().setUp()
-        self.sent = self.enterContext(mock.patch("conversations.tasks.publisher.send"))
+        self.sent = self.enterContext(mock.patch("conversations.wakeups.publisher.send"))
 
     def kept(self, text: str = TEXT, *, place: int = 6, reason: str = "") -> ConversationSummary:
         until = Message.objects.get(conversation=self.conversation, path_messages=place)

@@ -16,7 +16,7 @@ from django.db import connection
 from django.db.models.functions import Coalesce, Now
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
 
-from conversations import meanings, tasks
+from conversations import meanings, tasks, wakeups
 from conversations.llm import embeddings
 from conversations.llm.scripted import ScriptedProvider
 from conversations.models import Conversation, Message, MessagePlace, ReplyAttempt
@@ -72,14 +72,14 @@ class GrownTests(ReplyTestCase):
     async def test_a_conversation_that_grows_gets_vectors_for_what_left_its_requests(self) -> None:
         asked: list[tuple[str, ...]] = []
 
-        def publish(task: Any, *arguments: str) -> None:
-            if task is tasks.embed_conversation:
+        def publish(task: str, *arguments: str) -> None:
+            if task == "embed_conversation":
                 asked.append(arguments)
 
         conversation = await Conversation.objects.acreate(
             user=self.alice, model="scripted/model", preset=SMALL
         )
-        with catalog_of(ScriptedProvider([FILLER])), mock.patch.object(tasks.publisher, "send", publish):
+        with catalog_of(ScriptedProvider([FILLER])), mock.patch.object(wakeups.publisher, "send", publish):
             async with web_process():
                 await self.finished(await self.asend(conversation, FACT))
                 turns = 1
@@ -104,7 +104,7 @@ class GrownTests(ReplyTestCase):
         with (
             catalog_of(ScriptedProvider(["Yes."])),
             mock.patch.object(meanings, "are_due", return_value=True),
-            mock.patch.object(tasks.publisher, "send"),
+            mock.patch.object(wakeups.publisher, "send"),
         ):
             async with web_process():
                 reply = await self.finished(await self.astart("Is it deep?"))

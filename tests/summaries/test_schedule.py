@@ -15,7 +15,8 @@ from conversations.budgets import remaining, set_user_limit
 from conversations.llm.errors import Overloaded
 from conversations.models import Conversation, ConversationSummary, LedgerEntry, User
 from conversations.summaries import schedule
-from conversations.tasks import compact_conversation, compact_due, enqueue_what_is_due, write_wanted_summary
+from conversations.tasks import compact_conversation, compact_due, write_wanted_summary
+from conversations.wakeups import enqueue_what_is_due
 from tests import cast
 from tests.replies.harness import forget_earlier_tests
 from tests.summaries.talks import ENTRY, GOOD, say, summariser, talk, versions
@@ -42,7 +43,7 @@ def gate_is_open() -> None:
 
 @pytest.fixture(autouse=True)
 def sent() -> Iterator[mock.Mock]:
-    with mock.patch("conversations.tasks.publisher.send") as send:
+    with mock.patch("conversations.wakeups.publisher.send") as send:
         yield send
 
 
@@ -255,7 +256,7 @@ class TestWakeUp:
         enqueue_what_is_due(**said)
         sent.assert_not_called()
         enqueue_what_is_due(**said, compaction_due=True)
-        sent.assert_called_once_with(compact_conversation, str(conversation.pk))
+        sent.assert_called_once_with("compact_conversation", str(conversation.pk))
 
     def test_the_sweeper_hands_out_what_was_lost(self, alice: User) -> None:
         conversation = due(alice)
