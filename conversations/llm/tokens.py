@@ -39,7 +39,7 @@ _RANK_FILES = {
 }
 
 #: Its vocabulary is the one that most models' counts are taken from.
-USUAL_MODEL = "gpt-4o"
+USUAL_MODEL, _USUAL = "gpt-4o", "o200k_base"
 
 _CL100K = ("gpt-3.5", "gpt-4-", "gpt-35", "text-embedding-")  # and gpt-4 itself
 _O200K = ("gpt-", "chatgpt-", "o1", "o3", "o4")
@@ -94,12 +94,13 @@ def scaled(kept: int, model_id: str) -> int:
 
 def recounted(text: str, kept: int, model_id: str) -> int:
     """The same by the text, too, for models whose own vocabulary makes up to seven times as much of some scripts."""
-    return scaled(kept, model_id) if is_scaled(model_id) else count_tokens(text, model_id)
+    encoding, factor = _encoding_of(model_id)  # once: it is asked of each message of a path
+    return math.ceil(kept * factor) if encoding == _USUAL else count_tokens(text, model_id)
 
 
 def is_scaled(model_id: str) -> bool:
     """Whether a model's tokens follow from those of the usual vocabulary."""
-    return _encoding_of(model_id)[0] == "o200k_base"
+    return _encoding_of(model_id)[0] == _USUAL
 
 
 def is_exact(model_id: str) -> bool:
@@ -125,9 +126,9 @@ def _encoding_of(model_id: str) -> tuple[str, float]:
     if name == "gpt-4" or name.startswith(_CL100K):
         return "cl100k_base", 1.0
     if name.startswith(_O200K):
-        return "o200k_base", 1.0
+        return _USUAL, 1.0
     prefix = max((prefix for prefix in _FACTORS if name.startswith(prefix)), key=len, default="")
-    return "o200k_base", _FACTORS.get(prefix, _UNKNOWN_FACTOR)
+    return _USUAL, _FACTORS.get(prefix, _UNKNOWN_FACTOR)
 
 
 def _slices(text: str) -> Iterator[str]:
