@@ -41,16 +41,15 @@ MOST_WANTED = 50
 #: Messages whose vectors are made floats of at once, so that they stay in the processor's cache.
 WEIGHED_AT_ONCE = 512
 
-#: A message of a line. `scale` times `vector` is its embedding, and NaN without one.
-_KEPT = np.dtype(
-    [
-        ("place", "i8"),
-        ("tokens", "i4"),
-        ("scale", "f4"),
-        ("is_set_aside", "?"),
-        ("vector", "i1", (DIMENSIONS,)),
-    ]
-)
+#: What is kept of a message. `scale` times `vector` is its embedding, and NaN without one. An array for each, so that
+#: who looks at the numbers of 5,000 messages does not bring their vectors into the processor's cache.
+_KEPT: dict[str, tuple[str, tuple[int, ...]]] = {
+    "place": ("i8", ()),
+    "tokens": ("i4", ()),
+    "scale": ("f4", ()),
+    "is_set_aside": ("?", ()),
+    "vector": ("i1", (DIMENSIONS,)),
+}
 #: The same as PostgreSQL packs it, big-endian: its numbers, and beside them the vectors of those that have one.
 _FOUND = np.dtype([("place", ">i8"), ("depth", ">i4"), ("tokens", ">i4"), ("line", ">i8"), ("flags", ">i4")])
 _VECTOR = np.dtype([("head", ">i4"), ("values", ">f4", (DIMENSIONS,))])
@@ -134,15 +133,15 @@ class Line:
         self.conversation_id = conversation_id
         self.changed_in = stretch.changed_in
         self.start = self.until = stretch.start  #: `until` is the depth of the last one that was read
-        self._rows = np.zeros(0, _KEPT)
+        self._rows = {name: np.zeros((0, *shape), kind) for name, (kind, shape) in _KEPT.items()}
 
     def __len__(self) -> int:
         """Messages that there is room for."""
-        return len(self._rows)
+        return len(self._rows["place"])
 
-    def rows(self, until: int) -> npt.NDArray[Any]:
-        """What is known from the start of the line to a depth, as `_KEPT`."""
-        return self._rows[: min(self.until, until) - self.start]
+    def known(self, name: str, until: int) -> npt.NDArray[Any]:
+        """What is known from the start of the line to a depth, by its name in `_KEPT`."""
+        return self._rows[name][: min(self.until, until) - self.start]
 
     def has(self, found: npt.NDArray[Any], depth: int) -> bool:
         """Whether the place that is kept for a depth is among what was found there."""
@@ -152,9 +151,10 @@ class Line:
 
     def put(self, found: npt.NDArray[Any], vectors: npt.NDArray[np.float32], until: int) -> None:
         """Keep what was found up to a depth; `vectors` are those of the ones that have any, in their order."""
-        if (size := until - self.start) > (room := len(self._rows)):
+        if (size := until - self.start) > (room := len(self)):
             # In place: a copy of 50,000 would hold up the event loop for 0.05 s. Nobody looks at the rows meanwhile.
-            self._rows.resize(_room(size), refcheck=False)
+            for name, (_, shape) in _KEPT.items():
+                self._rows[name].resize((_room(size), *shape), refcheck=False)
             self._rows["scale"][room:] = np.nan
         at = found["depth"] - self.start - 1
         for name in ("place", "tokens"):
@@ -169,18 +169,19 @@ class Line:
 
     def cosines(self, vector: Vector, until: int) -> Numbers:
         """Of each message up to a depth; NaN without a vector. 0.04 ms for 1,000, and right to 0.002."""
-        rows = self.rows(until)
-        if np.isnan(rows["scale"]).all():
-            return np.full(len(rows), np.nan)
-        found = np.empty(len(rows), np.float32)
-        for at in range(0, len(rows), WEIGHED_AT_ONCE):
-            piece = rows["vector"][at : at + WEIGHED_AT_ONCE].astype(np.float32)
+        scales, vectors = self.known("scale", until), self.known("vector", until)
+        found = np.empty(len(scales), np.float32)
+        for at in range(0, len(scales), WEIGHED_AT_ONCE):
+            piece = vectors[at : at + WEIGHED_AT_ONCE].astype(np.float32)
             np.matmul(piece, vector, out=found[at : at + WEIGHED_AT_ONCE])
-        cosines: Numbers = (found * rows["scale"]).astype(np.float64)
+        cosines: Numbers = (found * scales).astype(np.float64)
         return cosines
 
+    def has_vectors(self, until: int) -> bool:
+        return not np.isnan(self.known("scale", until)).all()
+
     def lacks_vectors(self) -> bool:
-        return bool(np.isnan(self.rows(self.until)["scale"]).any())
+        return bool(np.isnan(self.known("scale", self.until)).any())
 
     def unread(self, end: int) -> list[tuple[int, int]]:
         """From which depth to which nothing was read yet."""
@@ -189,8 +190,8 @@ class Line:
     def missing(self, end: int) -> list[tuple[int, int]]:
         """From which depth to which nothing was read yet, or no vector was there."""
         is_missing = np.ones(end - self.start, bool)
-        known = self.rows(end)
-        is_missing[: len(known)] = np.isnan(known["scale"])
+        known = self.known("scale", end)
+        is_missing[: len(known)] = np.isnan(known)
         edges = np.flatnonzero(np.diff(is_missing, prepend=False, append=False)).tolist()
         return [
             (self.start + 1 + first, self.start + last)

@@ -320,7 +320,9 @@ async def _choose(
     if last < 1:
         return []
     meant = search.meant(last)
-    vector = await embed_aside(" ".join(meant) or search.question)
+    vector = None
+    if search.lines is None or any(line.has_vectors(last) for line in search.lines):
+        vector = await embed_aside(" ".join(meant) or search.question)
     here = {
         "conversation": search.conversation_id,
         "lines": array(stretch.line for stretch in search.path),
@@ -494,9 +496,9 @@ def _candidates(
         if until <= stretch.start:
             continue
         at = slice(stretch.start, until)
-        rows = line.rows(until)
-        may_come = ~rows["is_set_aside"]
-        place[at], tokens[at] = rows["place"] * may_come, rows["tokens"] * may_come
+        may_come = ~line.known("is_set_aside", until)
+        place[at] = line.known("place", until) * may_come
+        tokens[at] = line.known("tokens", until) * may_come
         if vector is not None:
             cosines[at] = np.where(may_come, line.cosines(vector, until), np.nan)
     return _posted(place, tokens, cosines, postings)

@@ -389,7 +389,7 @@ class SafetyTests(KeptPlacesTestCase):
                 await turns.recall(leaf)
                 (line,) = turns.kept._lines.values()
                 line._rows["place"][:9] = place[message.pk]
-                line._rows["is_set_aside"] = False
+                line._rows["is_set_aside"][:] = False
                 found = await turns.recall(leaf, skip=[skipped.pk])
                 self.assertTrue(turns.was_kept)
                 self.assertEqual(found, [])
