@@ -128,6 +128,7 @@ LEAF = """
 UPDATE conversations SET leaf_id = %(question)s, model = %(model)s, last_updated = %(now)s WHERE id = %(conversation)s
 RETURNING id
 """
+# Not `now()`, when the transaction began: it may have waited for another send since.
 REPLY = """
 INSERT INTO replies (
     id, user_id, conversation_id, question_id, continues_id, model, temperature, max_tokens, state, idempotency_key,
@@ -135,8 +136,9 @@ INSERT INTO replies (
     error_detail
 ) VALUES (
     %(reply)s, %(user)s, %(conversation)s, %(question)s, %(continues)s, %(model)s, %(temperature)s, %(max_tokens)s,
-    %(state)s, %(key)s, %(body_hash)s, %(now)s, %(epoch)s, %(runner)s, CASE WHEN %(epoch)s > 0 THEN now() END,
-    CASE WHEN %(epoch)s > 0 THEN now() + %(lease)s * interval '1 s' END, '', '', '', '', ''
+    %(state)s, %(key)s, %(body_hash)s, %(now)s, %(epoch)s, %(runner)s,
+    CASE WHEN %(epoch)s > 0 THEN statement_timestamp() END,
+    CASE WHEN %(epoch)s > 0 THEN statement_timestamp() + %(lease)s * interval '1 s' END, '', '', '', '', ''
 ) RETURNING id
 """
 
@@ -168,9 +170,9 @@ class Sending:
     @property
     def _known(self) -> str:
         last, is_asked = ("%(question)s::uuid", "true") if self.is_asked else ("%(parent)s::uuid", "false")
-        named = "c.title_source = 'default' AS is_unnamed, md5(c.preset::text) AS preset_digest"
-        if self.is_begun:
-            named = "true AS is_unnamed, md5((%(preset)s::jsonb)::text) AS preset_digest"
+        is_unnamed = "true" if self.is_begun else "c.title_source = 'default'"
+        # The preset that the send was decided by, which the row may not have any more.
+        named = f"{is_unnamed} AS is_unnamed, md5((%(preset)s::jsonb)::text) AS preset_digest"
         return f"{named}, {known_of('%(conversation)s::uuid', last=last, is_asked=is_asked)}"
 
 
@@ -310,13 +312,13 @@ def _values(sending: Sending, reply: Reply) -> dict[str, Any]:
         "body_hash": reply.body_hash,
         "now": reply.created_at,
         "epoch": reply.epoch,
+        "preset": Jsonb(conversation.preset),
         **claim_values(reply.pk, reply.runner),
     }
     if sending.is_begun:
         values |= {
             "title": conversation.title,
             "system_prompt": conversation.system_prompt,
-            "preset": Jsonb(conversation.preset),
             "own_temperature": conversation.temperature,
             "own_reply_tokens": conversation.reply_tokens,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -12,18 +13,19 @@ from uuid import uuid4
 
 import psycopg
 from asgiref.sync import sync_to_async
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone
 
 from conversations.database import connection_arguments
 from conversations.llm.scripted import Cut, ScriptedProvider
 from conversations.models import Conversation, Reply, ReplyState
+from conversations.replies import sending
 from conversations.replies.claims import Claimed
 from conversations.replies.runtime import ReplyRuntime
 from conversations.replies.sending import continue_reply, retry_reply
 from tests.prices.cheap import a_price
 
-from .harness import catalog_of, web_process
+from .harness import DEADLINE, catalog_of, web_process
 from .test_context import remember, sum_up
 from .turns import SMALL, TurnsTestCase, dialogue
 
@@ -73,20 +75,30 @@ class ClaimedSendsTests(TurnsTestCase):
                 )
 
     async def check(self, process: ReplyRuntime, send: Any) -> None:
-        taken: list[Claimed] = []
-        with mock.patch.object(process, "wake", lambda _, claimed: taken.append(claimed)):
-            reply: Reply = await sync_to_async(send)()
-        self.assertEqual((reply.state, reply.epoch, reply.runner), (ReplyState.RUNNING, 1, process.name))
-        stored = await Reply.objects.aget(pk=reply.pk)
-        assert stored.lease_expires_at is not None and stored.started_at is not None
-        self.assertEqual((stored.state, stored.epoch, stored.runner), (ReplyState.RUNNING, 1, process.name))
-        await Reply.objects.filter(pk=reply.pk).aupdate(state=ReplyState.QUEUED)
-        again = await process.store.claim(reply.pk, process.name)
-        assert again is not None
-        self.assertEqual(again.claim, replace(taken[0].claim, epoch=2))
+        taken, again = await self.claims(process, send)
+        self.assertEqual(again.claim, replace(taken.claim, epoch=2))
         ages = {"cut_age": None}
-        self.assertEqual(self.undated(again, **ages), self.undated(taken[0], **ages))
-        await Reply.objects.filter(pk=reply.pk).aupdate(state=ReplyState.STOPPED)
+        self.assertEqual(self.undated(again, **ages), self.undated(taken, **ages))
+
+    async def claims(self, process: ReplyRuntime, send: Any) -> tuple[Claimed, Claimed]:
+        """The claim of a send, and that of a process which finds its reply afterwards."""
+        taken: list[Claimed] = []
+        with (
+            mock.patch.object(process, "wake", lambda _, claimed: taken.append(claimed)),
+            mock.patch.object(process, "_start"),  # its sweeper finds what is queued, too
+        ):
+            reply: Reply = await sync_to_async(send)()
+            self.assertEqual((reply.state, reply.epoch, reply.runner), (ReplyState.RUNNING, 1, process.name))
+            stored = await Reply.objects.aget(pk=reply.pk)
+            assert stored.lease_expires_at is not None and stored.started_at is not None
+            self.assertEqual(
+                (stored.state, stored.epoch, stored.runner), (ReplyState.RUNNING, 1, process.name)
+            )
+            await Reply.objects.filter(pk=reply.pk).aupdate(state=ReplyState.QUEUED)
+            again = await process.store.claim(reply.pk, process.name)
+            assert again is not None
+            await Reply.objects.filter(pk=reply.pk).aupdate(state=ReplyState.STOPPED)
+        return taken[0], again
 
     def undated(self, claimed: Claimed, **values: Any) -> Any:
         """Times are asked for by one strategy only: what else has them has them for nothing."""
@@ -108,10 +120,43 @@ class ClaimedSendsTests(TurnsTestCase):
                 assert claimed is not None
                 process._is_draining = True
                 process._start(waiting.pk, claimed)  # told to end between the commit and the beginning
+                await self.until_given_back(waiting)
                 await Reply.objects.filter(pk=taken.pk).aupdate(state=ReplyState.QUEUED)
             async with web_process():
                 for reply in (waiting, taken):
                     self.assertEqual((await self.finished(reply)).state, ReplyState.COMPLETE)
+
+    async def until_given_back(self, reply: Reply) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not await Reply.objects.filter(pk=reply.pk, state=ReplyState.QUEUED).aexists():
+                await asyncio.sleep(0.01)
+
+    async def test_a_send_that_has_waited_is_claimed_from_when_it_is_saved(self) -> None:
+        def send_late() -> Reply:
+            with transaction.atomic():
+                Reply.objects.exists()  # the transaction has begun
+                return self.start()
+
+        with catalog_of(ScriptedProvider()):
+            async with web_process() as process:
+                with mock.patch.object(process, "wake"):
+                    reply = await sync_to_async(send_late)()
+        stored = await Reply.objects.aget(pk=reply.pk)
+        assert stored.started_at is not None
+        self.assertGreaterEqual(stored.started_at, stored.created_at)
+
+    async def test_a_preset_that_is_changed_while_a_message_is_sent_is_not_cut_by_its_reply(self) -> None:
+        conversation = await sync_to_async(self.conversation)(SMALL)
+
+        def change(*_: object) -> ReplyState:
+            Conversation.objects.filter(pk=conversation.pk).update(preset={**SMALL, "high_water": 900})
+            return ReplyState.RUNNING
+
+        with catalog_of(ScriptedProvider()), mock.patch.object(sending, "_turn", change):
+            async with web_process() as process:
+                taken, again = await self.claims(process, lambda: self.send(conversation, "Hello?"))
+        self.assertEqual((taken.claim.preset.high_water, again.claim.preset.high_water), (600, 900))
+        self.assertNotEqual(taken.claim.preset_digest, again.claim.preset_digest)
 
     async def test_a_claimed_send_whose_process_dies_at_once_is_answered_by_another(self) -> None:
         provider = ScriptedProvider(["Late but whole."])
