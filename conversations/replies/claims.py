@@ -61,8 +61,20 @@ CASE WHEN coalesce(c.preset->>'strategy' NOT IN ({_CHOOSING}), true) THEN (c.cut
 _IS_DATED = f"coalesce(c.preset->>'strategy' = '{Strategy.IMPORTANCE}', false)"
 
 
+def _view(last: str) -> str:
+    """Of a path with more than that and no cut, what its first cut leaves (`Policy.cut_tokens`), and a quarter more.
+
+    `_VIEW` is twice the high-water mark, and a cut leaves `cut_to_percent` of that mark.
+    """
+    return f"""
+    CASE WHEN c.cut IS NULL AND coalesce(c.preset->>'strategy', '{Strategy.ADAPTIVE}') = '{Strategy.ADAPTIVE}'
+        AND (SELECT path_tokens - token_count FROM messages WHERE id = {last}) > {_VIEW}
+    THEN {_VIEW} * greatest({_number("cut_to_percent")}, 25) / 160 ELSE {_VIEW} END
+    """
+
+
 def _history(last: str, is_asked: str) -> str:
-    return f"request_history({last}, {_FIRST}, {_VIEW}, {MOST_MESSAGES}, {is_asked}, {_IS_DATED})"
+    return f"request_history({last}, {_FIRST}, {_view(last)}, {MOST_MESSAGES}, {is_asked}, {_IS_DATED})"
 
 
 def known_of(asked_by: str, *, last: str, is_asked: str) -> str:
