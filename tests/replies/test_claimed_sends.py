@@ -20,7 +20,7 @@ from conversations.database import connection_arguments
 from conversations.llm.scripted import Cut, ScriptedProvider
 from conversations.models import Conversation, Reply, ReplyState
 from conversations.replies import sending
-from conversations.replies.claims import Claimed
+from conversations.replies.claims import FIRST_LEASE, Claimed
 from conversations.replies.runtime import ReplyRuntime
 from conversations.replies.sending import continue_reply, retry_reply
 from tests.prices.cheap import a_price

@@ -21,7 +21,7 @@ from conversations.journal import Entry
 from conversations.llm.errors import AuthenticationFailed
 from conversations.llm.scripted import Cut, Endless, Pause, ScriptedProvider
 from conversations.llm.types import ReasoningDelta
-from conversations.models import Message, Reply, ReplyAttempt, ReplyState
+from conversations.models import Conversation, Message, Reply, ReplyAttempt, ReplyState
 from conversations.replies.claims import Said
 from conversations.replies.runtime import ReplyRuntime
 from conversations.replies.sending import keep_reply, retry_reply, stop_reply
@@ -59,6 +59,21 @@ class EndsTests(ReplyTestCase):
         self.assertTrue(reply.answer.content.startswith("First. "))
         self.assertFalse(reply.answer.is_set_aside)
         self.assertEqual((provider.open_streams, provider.closed_early), (0, 1))
+
+    async def test_a_reply_that_ends_takes_nobody_away_from_another_branch(self) -> None:
+        with catalog_of(ScriptedProvider(["First. ", Endless()])):
+            async with web_process() as process:
+                reply = await self.astart()
+                await until(lambda: _has_text(process, reply))
+                elsewhere = await Message.objects.acreate(
+                    conversation_id=reply.conversation_id, role="user", content="Or rather?"
+                )
+                await Conversation.objects.filter(pk=reply.conversation_id).aupdate(leaf=elsewhere)
+                await sync_to_async(stop_reply)(reply)
+                reply = await self.finished(reply)
+        self.assertIsNotNone(reply.answer_id)
+        conversation = await Conversation.objects.aget(pk=reply.conversation_id)
+        self.assertEqual(conversation.leaf_id, elsewhere.pk)
 
     async def test_a_queued_reply_can_be_stopped_and_never_runs(self) -> None:
         provider = ScriptedProvider()

@@ -493,6 +493,19 @@ class RunTests(ReplyTestCase):
         )
         self.assertIsNotNone(ended)
 
+    async def test_a_reply_that_ends_before_any_call_gives_its_hold_back(self) -> None:
+        self.priced(ScriptedProvider())
+        reply = await self.astart()
+        async with make_pool() as pool:
+            store = ReplyStore(pool)
+            claimed = await store.claim(reply.pk, "test")
+            assert claimed is not None
+            outcome = Outcome(state=ReplyState.FAILED, error_code="DoesNotFit")
+            epoch = claimed.claim.epoch
+            self.assertTrue(await store.finish(reply_id=reply.pk, epoch=epoch, outcome=outcome, model=MODEL))
+        (line,) = await self.lines()
+        self.assertEqual((line.kind, line.charged), ("void", 0))
+
     async def test_a_paid_reply_and_its_money_end_in_one_statement(self) -> None:
         self.priced(ScriptedProvider())
         async with make_pool() as pool:
