@@ -94,6 +94,9 @@ class ClaimedSendsTests(TurnsTestCase):
             self.assertEqual(
                 (stored.state, stored.epoch, stored.runner), (ReplyState.RUNNING, 1, process.name)
             )
+            # A process that dies before the first checkpoint is soon replaced.
+            lease = stored.lease_expires_at - stored.started_at
+            self.assertEqual(lease, timedelta(seconds=FIRST_LEASE))
             await Reply.objects.filter(pk=reply.pk).aupdate(state=ReplyState.QUEUED)
             again = await process.store.claim(reply.pk, process.name)
             assert again is not None
