@@ -50,6 +50,7 @@ DECLARE
     depth integer := 0;
     above bigint := 0;
     asked_by text;
+    spoken text[] := '{}';
 BEGIN
     IF NEW.parent_id IS NOT NULL THEN
         -- The lock lets two answers to one message follow each other: one of them begins a line.
@@ -79,10 +80,13 @@ BEGIN
         IF FOUND THEN
             RETURN NEW;
         END IF;
+        -- Its words were put down in a language of the line that it leaves: they are asked for in all of those.
+        spoken := coalesce((SELECT languages FROM message_branches b WHERE b.id = NEW.branch_id), '{}');
     END IF;
     INSERT INTO message_branches (conversation_id, parent_id, until, languages)
-    VALUES (NEW.conversation_id, line, depth, coalesce(
-        (SELECT languages[cardinality(languages):] FROM message_branches b WHERE b.id = line), '{}'))
+    VALUES (NEW.conversation_id, line, depth, spoken || ARRAY(
+        SELECT each FROM message_branches b, unnest(b.languages[cardinality(b.languages):]) AS each
+        WHERE b.id = line AND each <> ALL (spoken)))
     RETURNING id INTO NEW.branch_id;
     RETURN NEW;
 END $$;
