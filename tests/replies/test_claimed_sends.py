@@ -16,6 +16,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 from django.utils import timezone
 
+from conversations.budgets import set_user_limit
 from conversations.database import connection_arguments
 from conversations.llm.scripted import Cut, ScriptedProvider
 from conversations.models import Conversation, Reply, ReplyState
@@ -23,7 +24,7 @@ from conversations.replies import sending
 from conversations.replies.claims import FIRST_LEASE, Claimed
 from conversations.replies.runtime import ReplyRuntime
 from conversations.replies.sending import continue_reply, retry_reply
-from tests.prices.cheap import a_price
+from tests.prices.cheap import RATES, a_price
 
 from .harness import DEADLINE, catalog_of, web_process
 from .test_context import remember, sum_up
@@ -160,6 +161,14 @@ class ClaimedSendsTests(TurnsTestCase):
                 taken, again = await self.claims(process, lambda: self.send(conversation, "Hello?"))
         self.assertEqual((taken.claim.preset.high_water, again.claim.preset.high_water), (600, 900))
         self.assertNotEqual(taken.claim.preset_digest, again.claim.preset_digest)
+
+    async def test_a_send_that_is_shortened_to_its_budget_claims_the_shorter_answer(self) -> None:
+        await sync_to_async(set_user_limit)(self.alice, 400 * RATES.output // 1_000_000)
+        with catalog_of(ScriptedProvider(), is_free=False, price=a_price()):
+            async with web_process() as process:
+                taken, again = await self.claims(process, self.start)
+        self.assertLess(taken.claim.max_tokens, 400)
+        self.assertEqual(taken.claim.max_tokens, again.claim.max_tokens)
 
     async def test_a_claimed_send_whose_process_dies_at_once_is_answered_by_another(self) -> None:
         provider = ScriptedProvider(["Late but whole."])
