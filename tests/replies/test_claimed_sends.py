@@ -104,6 +104,25 @@ class ClaimedSendsTests(TurnsTestCase):
             await Reply.objects.filter(pk=reply.pk).aupdate(state=ReplyState.STOPPED)
         return taken[0], again
 
+    async def test_a_branch_is_read_no_further_up_for_where_the_request_of_another_began(self) -> None:
+        conversation = await sync_to_async(self.conversation)(SMALL)
+        said = await sync_to_async(dialogue)(conversation, *(f"{number}. {LONG}" for number in range(44)))
+        cut: dict[str, Any] = {
+            "first_message_id": str(said[42].pk),
+            "inserts": [],
+            "memory": [],
+            "summary_id": None,
+        }
+        await Conversation.objects.filter(pk=conversation.pk).aupdate(cut=cut, cut_at=timezone.now())
+        with catalog_of(ScriptedProvider()):
+            async with web_process() as process:
+                taken, again = await self.claims(
+                    process, lambda: self.send(conversation, "Or?", leaf_id=said[39].pk, place="branch")
+                )
+        self.assertEqual(taken.known.path_messages, 41)
+        self.assertEqual(len(taken.known.history), len(again.known.history))
+        self.assertLess(len(taken.known.history), 30)
+
     def undated(self, claimed: Claimed, **values: Any) -> Any:
         """Times are asked for by one strategy only: what else has them has them for nothing."""
         known = claimed.known
