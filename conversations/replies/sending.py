@@ -156,7 +156,7 @@ def start_conversation(*, user: User, draft: Draft, system_prompt: str = "", **c
 
 
 def start_reply(*, user: User, conversation_id: UUID, draft: Draft) -> Reply:
-    """Save a message and queue its reply, in one transaction. Raises SendRefused; a refusal uses up no key.
+    """Save a message with its reply, in one transaction. Raises SendRefused; a refusal uses up no key.
 
     Raises Conversation.DoesNotExist when this person has no such conversation.
     """
@@ -164,13 +164,13 @@ def start_reply(*, user: User, conversation_id: UUID, draft: Draft) -> Reply:
 
 
 def retry_reply(reply: Reply, *, key: UUID, model: str | None = None) -> Reply:
-    """Queue another answer to the same question, with another model if one is named."""
+    """Ask for another answer to the same question, of another model if one is named."""
     draft = Draft(text="", key=key, model=model or reply.model, leaf_id=reply.question_id)
     return _once(reply.user, draft, reply.conversation_id, partial(_retry, reply, draft))
 
 
 def continue_reply(reply: Reply, *, key: UUID, model: str | None = None) -> Reply:
-    """Queue a reply that goes on from the text of one that was cut off or stopped; the old one stays a version.
+    """Ask for a reply that goes on from the text of one that was cut off or stopped; the old one stays a version.
 
     By the model that has begun it unless another is named.
     """

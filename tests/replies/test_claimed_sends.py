@@ -6,10 +6,10 @@ import asyncio
 import time
 from dataclasses import replace
 from datetime import timedelta
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from unittest import mock
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 from asgiref.sync import sync_to_async
@@ -20,7 +20,7 @@ from conversations.budgets import set_user_limit
 from conversations.database import connection_arguments
 from conversations.llm.scripted import Cut, ScriptedProvider
 from conversations.models import Conversation, Reply, ReplyState
-from conversations.replies import sending
+from conversations.replies import runtime, sending
 from conversations.replies.claims import FIRST_LEASE, Claimed
 from conversations.replies.runtime import ReplyRuntime
 from conversations.replies.sending import continue_reply, retry_reply
@@ -148,6 +148,31 @@ class ClaimedSendsTests(TurnsTestCase):
             async with web_process():
                 for reply in (waiting, taken):
                     self.assertEqual((await self.finished(reply)).state, ReplyState.COMPLETE)
+
+    async def test_a_send_goes_on_once_its_reply_is_about_to_be_asked_for(self) -> None:
+        with catalog_of(ScriptedProvider()), mock.patch.object(runtime, "HEAD_START", DEADLINE):
+            async with web_process():
+                async with asyncio.timeout(DEADLINE / 2):
+                    reply = await self.astart()
+                await self.finished(reply)
+
+    async def test_until_then_the_thread_of_a_send_leaves_the_interpreter_to_the_event_loop(self) -> None:
+        order: list[str] = []
+
+        def begin(_: UUID, claimed: Claimed | None, begun: Event) -> None:
+            order.append("reply")
+            asyncio.get_running_loop().call_later(0.02, begun.set)
+            asyncio.get_running_loop().call_later(0.01, order.append, "still")
+
+        def send(process: ReplyRuntime) -> None:
+            process.wake(uuid4())
+            order.append("send")
+
+        with mock.patch.object(runtime, "HEAD_START", DEADLINE):
+            async with web_process() as process:
+                with mock.patch.object(process, "_start", begin):
+                    await sync_to_async(send)(process)
+        self.assertEqual(order, ["reply", "still", "send"])
 
     async def until_given_back(self, reply: Reply) -> None:
         async with asyncio.timeout(DEADLINE):
