@@ -169,7 +169,7 @@ async def evidence(stories: list[Story]) -> dict[str, Any]:
 
 
 class Turn:
-    """The request for a story's last message, built as a reply does: claim, plan, recall, plan."""
+    """The request for a story's last message, built as a reply does: claim, recall, plan."""
 
     def __init__(self, story: Story) -> None:
         from conversations.catalog import ModelEntry
