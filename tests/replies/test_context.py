@@ -110,6 +110,17 @@ class RepliesTests(TurnsTestCase):
         self.assertGreaterEqual(manifest["recall"]["found"], 1)
         self.assertNotIn("unavailable", manifest["recall"])
 
+    async def test_recall_looks_at_all_that_comes_before_the_request_and_at_no_more(self) -> None:
+        conversation = await sync_to_async(self.conversation)(SMALL)
+        await sync_to_async(dialogue)(conversation, FACT, "Noted.", *[FILLER] * 20)
+        with catalog_of(ScriptedProvider()):
+            reply = await self.asend(conversation, "Where does the blue heron nest?")
+            with mock.patch.object(context, "choose", mock.AsyncMock(return_value=[])) as choose:
+                async with self.pool() as pool:
+                    plan, *_ = await self.plan(pool, reply)
+        first = await Message.objects.aget(pk=plan.first_message_id)
+        self.assertEqual(choose.call_args.kwargs["last"], first.path_messages - 1)
+
     async def test_recall_is_not_asked_while_all_is_shown(self) -> None:
         conversation = await sync_to_async(self.conversation)()
         await sync_to_async(dialogue)(conversation, FACT, "Noted.")
