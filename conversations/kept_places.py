@@ -366,7 +366,7 @@ class KeptPlaces:
         async with reading(self._pool) as cursor:
             await cursor.execute(_STRETCHES, {"conversation": conversation_id, "leaf": leaf_id})
             row = await cursor.fetchone()
-        path = stretches(row) if row else []
+        path = stretches(row) if row and row["lines"] else []  # the leaf may be gone meanwhile
         return path if path and self._is_worth_keeping(path) else ()
 
     async def _read_piece(
