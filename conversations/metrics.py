@@ -26,14 +26,14 @@ QUEUE_TIME = Histogram(
 )
 FIRST_TOKEN = Histogram(
     "parley_reply_first_token_seconds",
-    "From the claim of a reply to the first text of its answer.",
+    "From when a process took a reply up to the first text of its answer.",
     ["model"],
     buckets=(0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120),
     registry=registry,
 )
 REPLY_TIME = Histogram(
     "parley_reply_seconds",
-    "From the claim of a reply to its end.",
+    "From when a process took a reply up to its end.",
     ["model"],
     buckets=(0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600),
     registry=registry,

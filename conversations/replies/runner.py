@@ -100,7 +100,7 @@ async def run_reply(
                 reply_id=reply_id,
                 model=answer.entry.id if answer.entry else claim.model,
                 outcome=outcome,
-                claimed_at=running.claimed_at,
+                taken_up_at=running.taken_up_at,
                 attempts=answer.attempts,
                 sent=answer.sent,
                 price=answer.entry.price if answer.entry else None,

@@ -31,7 +31,7 @@ class RunningReply:
     """One reply while this process runs it."""
 
     claim: Claim
-    claimed_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    taken_up_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     first_token_at: datetime | None = None
     at: int = 0
     ending: Ending | None = None

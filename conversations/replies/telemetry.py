@@ -40,7 +40,7 @@ def reply_ended(
     reply_id: UUID,
     model: str,
     outcome: Outcome,
-    claimed_at: datetime | None = None,
+    taken_up_at: datetime | None = None,
     attempts: int | None = None,
     sent: Sent | None = None,
     price: Price | None = None,
@@ -50,13 +50,13 @@ def reply_ended(
     The times, what was `sent` and its `price` are known to the process that ran it.
     """
     times: dict[str, float] = {}
-    if claimed_at is not None:
-        times["queue"] = seconds_between(time_of_id(reply_id), claimed_at)
-        times["total"] = seconds_between(claimed_at, datetime.now(UTC))
+    if taken_up_at is not None:
+        times["queue"] = seconds_between(time_of_id(reply_id), taken_up_at)
+        times["total"] = seconds_between(taken_up_at, datetime.now(UTC))
         QUEUE_TIME.observe(times["queue"])
         REPLY_TIME.labels(model).observe(times["total"])
         if outcome.first_token_at is not None:
-            times["ttft"] = seconds_between(claimed_at, outcome.first_token_at)
+            times["ttft"] = seconds_between(taken_up_at, outcome.first_token_at)
             FIRST_TOKEN.labels(model).observe(times["ttft"])
     REPLIES_ENDED.labels(outcome.state, outcome.error_code).inc()
     fields = {
