@@ -49,7 +49,7 @@ from .statements import Saving, Sending, Standing, lock_sender, read_standing, r
 Place = Literal["leaf", "end", "branch"]
 
 #: A new reply, with its claim if this process is to answer it.
-Sent = tuple[Reply, Claimed | None]
+NewReply = tuple[Reply, Claimed | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +232,7 @@ def keep_reply(reply: Reply) -> None:
     Message.objects.filter(reply=reply, is_set_aside=True).update(is_set_aside=False)
 
 
-def _once(user: User, draft: Draft, conversation_id: UUID | None, send: partial[Sent]) -> Reply:
+def _once(user: User, draft: Draft, conversation_id: UUID | None, send: partial[NewReply]) -> Reply:
     """Run `send` unless its key was used: then give what it gave. Two at the same time: the second waits and loses."""
     try:
         with transaction.atomic():
@@ -261,7 +261,7 @@ def _earlier(user: User, draft: Draft, conversation_id: UUID | None) -> Reply | 
     return earlier
 
 
-def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: dict[str, Any]) -> Sent:
+def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: dict[str, Any]) -> NewReply:
     text, entry = _checked(draft)
     running, told = read_standing_of(user.pk)
     conversation = Conversation(
@@ -280,7 +280,7 @@ def _begin_conversation(user: User, draft: Draft, system_prompt: str, chosen: di
     return reply, _save(statements.BEGIN, reply, entry, policy, told, text)
 
 
-def _send(user: User, conversation_id: UUID, draft: Draft) -> Sent:
+def _send(user: User, conversation_id: UUID, draft: Draft) -> NewReply:
     text, entry = _checked(draft)
     found = read_standing(user.pk, conversation_id)
     below = _place(found, draft)
@@ -336,15 +336,15 @@ def _branch(found: Standing, below_id: UUID) -> Below:
     return Below(*sums)
 
 
-def _retry(reply: Reply, draft: Draft) -> Sent:
+def _retry(reply: Reply, draft: Draft) -> NewReply:
     return _answer_again(reply, draft, None)
 
 
-def _continue(reply: Reply, draft: Draft) -> Sent:
+def _continue(reply: Reply, draft: Draft) -> NewReply:
     return _answer_again(reply, draft, reply.answer)
 
 
-def _answer_again(reply: Reply, draft: Draft, continues: Message | None) -> Sent:
+def _answer_again(reply: Reply, draft: Draft, continues: Message | None) -> NewReply:
     """Another reply to the same question, while nothing is written in its conversation. Raises ReplyRunning."""
     entry = _entry(draft.model)
     found = read_standing(reply.user_id, reply.conversation_id)
