@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
 import uuid
@@ -213,6 +214,28 @@ async def test_what_is_done_while_a_place_is_asked_for_costs_none_when_it_fails(
         assert not waiting.done()
         await held.end()
         await waiting
+        assert gate.load(entry.provider) == (0, 0)
+
+
+async def test_a_turn_that_is_given_up_before_its_call_fails_leaves_no_error_behind(
+    processes: Processes,
+) -> None:
+    entry, gate = model(), processes.start(shared_time=False)
+    left: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context))
+
+    async def fail() -> None:
+        await asyncio.sleep(0.1)  # nobody waits for so long
+        raise LookupError
+
+    async with allowed(at_once=1):
+        held = await hold(gate, entry)
+        with pytest.raises(LookupError):
+            async with gate.pass_(entry, wait=0.01, meanwhile=fail):
+                raise AssertionError("let through")
+        gc.collect()
+        assert left == []
+        await held.end()
         assert gate.load(entry.provider) == (0, 0)
 
 

@@ -210,11 +210,12 @@ class Gate:
     def _forget(self, door: _Door, waiter: _Waiter) -> None:
         """A call that will not be made: it was stopped while it waited, or just as its turn came."""
         turn = waiter.turn
-        if waiter in door.waiters:
+        # Looked at also where it has failed: asyncio would log that nobody did.
+        if turn.done() and not turn.cancelled() and turn.exception() is None:
+            self._leave(door, is_probe=turn.result())
+        elif waiter in door.waiters:
             del door.waiters[waiter]
             self._at(door, RELEASE_SOON)
-        elif turn.done() and not turn.cancelled() and turn.exception() is None:
-            self._leave(door, is_probe=turn.result())
 
     def _leave(self, door: _Door, *, is_probe: bool) -> None:
         door.held = max(0, door.held - 1)
