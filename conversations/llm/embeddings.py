@@ -143,9 +143,14 @@ def warm_up() -> bool:
     return (_loaded or _load()) is not None
 
 
+def may_load() -> bool:
+    """Whether nobody has loaded yet what may be there."""
+    return _loaded is None and not _is_missing and not _loading.locked()
+
+
 def load_aside() -> None:
     """Begin to load in a thread, unless that was begun."""
-    if _loaded is None and not _is_missing and not _loading.locked():
+    if may_load():
         threading.Thread(target=_load, name="embeddings", daemon=True).start()
 
 

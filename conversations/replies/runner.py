@@ -24,7 +24,6 @@ from conversations.crash_points import crash_point
 from conversations.database import DATABASE_AWAY
 from conversations.gate import Passage, retry_delay
 from conversations.journal import Kind
-from conversations.llm import embeddings
 from conversations.llm.errors import ContextLengthExceeded, InvalidResponse, LLMError, has_refused
 from conversations.llm.tokens import USUAL_MODEL, count_tokens_aside, is_scaled, scaled
 from conversations.llm.types import (
@@ -107,7 +106,7 @@ async def run_reply(
             )
             runtime.writer.append(running.entry("", Kind.END), at_once=True)
             if requests.known.path_tokens >= meanings.SOON_ASKED:
-                embeddings.load_aside()  # the first recall of this process need not wait for them
+                runtime.expect_recall(claim.conversation_id)
             reply_finished.send_robust(
                 sender=None,
                 conversation_id=claim.conversation_id,

@@ -146,11 +146,11 @@ class ReplyRuntime:
         await self.recall_pool.close()
         await self.pool.close()
 
-    def _begin(self, work: Awaitable[None]) -> None:
+    def _begin(self, work: Awaitable[None], name: str | None = None) -> None:
         async def run() -> None:
             await work
 
-        task = asyncio.create_task(run())
+        task = asyncio.create_task(run(), name=name)
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
 
@@ -201,10 +201,22 @@ class ReplyRuntime:
         if self._loop is None or self._is_draining:
             return
         if below.path_tokens >= meanings.SOON_ASKED:
-            embeddings.load_aside()
+            expect = partial(self.expect_recall, below.conversation_id)
+            self._loop.call_soon_threadsafe(expect, context=contextvars.Context())
         if below.path_messages >= kept_places.WORTH_KEEPING:
             expect = partial(self.kept_places.expect, below.conversation_id, below.pk)
             self._loop.call_soon_threadsafe(expect, context=contextvars.Context())
+
+    def expect_recall(self, conversation_id: UUID) -> None:
+        """Load the word vectors, if a conversation has any: the first recall need not wait for them."""
+
+        async def load() -> None:
+            with contextlib.suppress(*DATABASE_AWAY):
+                if await self.store.has_vectors(conversation_id):
+                    embeddings.load_aside()
+
+        if embeddings.may_load():
+            self._begin(load(), name="expect_recall")
 
     def _start(
         self, reply_id: UUID, claimed: Claimed | None = None, begun: threading.Event | None = None

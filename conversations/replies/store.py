@@ -122,9 +122,12 @@ FROM reply_finish(
 )
 """
 
-#: Still ours. `IS TRUE` has PostgreSQL find a reply by its key, not among all that are open: see migration 0037.
+#: Still ours, and nobody else's until the call is on record: who takes it over at this moment is waited for. The key of
+#: the attempt locks the row, too, but not against that. `IS TRUE` has PostgreSQL find a reply by its key, not among all
+#: that are open: see migration 0037.
 _OURS = """ours AS (
     SELECT id, epoch FROM replies WHERE id = %(id)s AND epoch = %(epoch)s AND (state = 'running') IS TRUE
+    FOR SHARE
 )"""
 _INTO_ATTEMPTS = """
 INSERT INTO reply_attempts (id, reply_id, number, epoch, model, state, manifest, finish_reason, usage_reported,
@@ -422,6 +425,19 @@ class ReplyStore:
             {"ids": list(reply_ids)},
         )
         return {row["id"]: row for row in rows}
+
+    async def has_vectors(self, conversation_id: UUID) -> bool:
+        """Whether a worker has made vectors of a conversation: it begins with the oldest messages."""
+        row = await self._one(
+            """
+            SELECT EXISTS (SELECT FROM (
+                SELECT embedding FROM message_places WHERE conversation_id = %(conversation)s
+                ORDER BY branch_id, depth LIMIT 50
+            ) AS oldest WHERE embedding IS NOT NULL) AS has_vectors
+            """,
+            {"conversation": conversation_id},
+        )
+        return row is not None and row["has_vectors"]
 
     async def _one(self, query: str, parameters: dict[str, Any]) -> dict[str, Any] | None:
         async with self.pool.connection() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from conversations.llm import embeddings
 from conversations.llm.scripted import ScriptedProvider
 from conversations.models import Conversation, Message, MessagePlace, ReplyAttempt
 from tests.celery.processes import until
-from tests.replies.harness import ReplyTestCase, catalog_of, web_process
+from tests.replies.harness import DEADLINE, ReplyTestCase, catalog_of, web_process
 
 from .trees import say, say_all, start
 
@@ -115,17 +116,47 @@ class GrownTests(ReplyTestCase):
                 await self.finished(await self.asend(reply.conversation, "And wide?"))
                 self.assertEqual(await here.values_list("vectors_due_at").aget(), claimed)
 
-    async def test_a_short_conversation_needs_no_word_vectors_in_the_web_process(self) -> None:
+    async def test_what_has_no_vectors_needs_no_word_vectors_in_the_web_process(self) -> None:
         with mock.patch.object(embeddings, "_loaded", None), mock.patch.object(embeddings, "_load") as load:
             with catalog_of(ScriptedProvider(["Yes."])):
                 async with web_process():
                     reply = await self.finished(await self.astart("Is it deep?"))
-                    load.assert_not_called()
-                    # A path that is long already: its first recall need not wait for them.
+                    conversation = reply.conversation
+                    # A path that is long, of which no worker has made vectors.
                     await Message.objects.filter(reply=reply).aupdate(token_count=meanings.SOON_ASKED)
-                    await self.finished(await self.asend(reply.conversation, "And wide?"))
+                    await self.finished(await self.asend(conversation, "And wide?"))
+                    await until_idle()
+                    load.assert_not_called()
+                    # With them, the first recall need not wait for the tables.
+                    places = MessagePlace.objects.filter(conversation_id=conversation.pk)
+                    await places.aupdate(embedding=[0.0] * (embeddings.DIMENSIONS - 1) + [1.0])
+                    await self.finished(await self.asend(conversation, "And long?"))
                     await sync_to_async(until)(lambda: load.called, "the tables")
             load.assert_called_once()
+
+    async def test_the_page_of_a_long_conversation_with_vectors_loads_the_word_vectors(self) -> None:
+        with mock.patch.object(embeddings, "_loaded", None), mock.patch.object(embeddings, "_load") as load:
+            with catalog_of(ScriptedProvider(["Yes."])):
+                async with web_process() as process:
+                    reply = await self.finished(await self.astart("Is it deep?"))
+                    await Message.objects.filter(reply=reply).aupdate(token_count=meanings.SOON_ASKED)
+                    leaf = await Message.objects.aget(reply=reply)
+                    process.expect_send(leaf)
+                    await asyncio.sleep(0)
+                    await until_idle()
+                    load.assert_not_called()
+                    places = MessagePlace.objects.filter(conversation_id=reply.conversation_id)
+                    await places.aupdate(embedding=[0.0] * (embeddings.DIMENSIONS - 1) + [1.0])
+                    process.expect_send(leaf)
+                    await sync_to_async(until)(lambda: load.called, "the tables")
+            load.assert_called_once()
+
+
+async def until_idle() -> None:
+    """What a reply or a page has begun beside itself has ended."""
+    async with asyncio.timeout(DEADLINE):
+        while any(task.get_name() == "expect_recall" for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.01)
 
 
 class CatchingUpTests(TestCase):
