@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -41,7 +42,7 @@ from conversations.replies.sending import retry_reply
 from conversations.replies.store import Begun, LeaseLost, Outcome, ReplyStore
 from tests.prices.cheap import RATES, a_price
 
-from .harness import MODEL, ReplyTestCase, catalog_of, until, web_process
+from .harness import DEADLINE, MODEL, ReplyTestCase, catalog_of, until, web_process
 
 #: Nano-USD a token.
 INPUT, CACHE_WRITE, OUTPUT = (rate // 1_000_000 for rate in (RATES.input, RATES.cache_write, RATES.output))
@@ -469,6 +470,31 @@ class RunTests(ReplyTestCase):
                 )
         hold = await Hold.objects.aget()
         self.assertEqual((hold.state, hold.attempt_id, hold.sent_at), (Hold.State.HELD, None, None))
+
+    async def test_a_call_is_not_begun_while_another_process_takes_its_reply_over(self) -> None:
+        self.priced(ScriptedProvider())
+        reply = await self.astart()
+        async with make_pool() as pool:
+            store = ReplyStore(pool)
+            claimed = await store.claim(reply.pk, "slow")
+            assert claimed is not None
+            async with pool.connection() as other:
+                async with other.transaction():
+                    await other.execute("UPDATE replies SET epoch = epoch + 1 WHERE id = %s", [reply.pk])
+                    ask = self.ask(reply, attempt_id := new_id())
+                    beginning = asyncio.create_task(
+                        store.begin_attempt(claimed.claim, attempt_id, number=1, manifest={}, ask=ask)
+                    )
+                    waiting = "SELECT FROM pg_locks WHERE NOT granted AND %s = ANY (pg_blocking_pids(pid))"
+                    async with asyncio.timeout(DEADLINE):
+                        while not beginning.done():
+                            cursor = await other.execute(waiting, [other.info.backend_pid])
+                            if await cursor.fetchone() is not None:
+                                break
+                            await asyncio.sleep(0.01)
+                with self.assertRaises(LeaseLost):
+                    await beginning
+        self.assertEqual(await ReplyAttempt.objects.acount(), 0)
 
     async def begun(self, store: ReplyStore, reply: Reply) -> tuple[Claim, UUID, Begun]:
         """A queued reply whose call is on record."""
