@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -18,7 +19,9 @@ from conversations.context.manifest import Figures
 from conversations.context.plan import (
     ContextPlan,
     Continuation,
+    DoesNotFit,
     HistoryMessage,
+    NothingToAnswer,
     Planner,
     RecallWanted,
 )
@@ -70,6 +73,7 @@ class Requests:
         self.pool = pool
         self.kept_places = kept_places
         self.earlier_tokens = known.path_tokens - known.history[-1].tokens  #: of the path before the question
+        self._ahead: tuple[ModelEntry, ContextPlan] | None = None
         self._asked: RecallWanted | None = None
         self._found: list[Recalled] = []
         self._looking: asyncio.Task[Search | None] | None = None
@@ -82,6 +86,9 @@ class Requests:
 
         Recall is asked if something is left out; without its answer the plan is what it would be without recall.
         """
+        if share == 1.0 and self._ahead is not None and self._ahead[0] is entry:
+            plan, self._ahead = self._ahead[1], None
+            return plan
         policy = policy_of(entry, self.claim.preset, reply_tokens=self.claim.reply_tokens, share=share)
         planner, wanted = await self._where(entry, partial(self._begun, entry, policy))
         found: list[Recalled] = []
@@ -91,6 +98,16 @@ class Requests:
             await self._recall(wanted, policy)
             found = [replace(one, message=_counted(one.message, entry)) for one in self._found]
         return await self._where(entry, partial(planner.plan, recalled=found))
+
+    def plan_ahead(self, entry: ModelEntry) -> None:
+        """Plan now what `plan` will be asked for, if that is quick: nothing is recalled, and no text is long."""
+        if self._is_long(entry):
+            return
+        policy = policy_of(entry, self.claim.preset, reply_tokens=self.claim.reply_tokens)
+        with suppress(NothingToAnswer, DoesNotFit):
+            planner, wanted = self._begun(entry, policy)
+            if wanted is None:
+                self._ahead = entry, planner.plan()
 
     def look_back(self) -> None:
         """Begin to look for what was said before all that is known here: a plan will ask for it, and soon."""
@@ -131,18 +148,19 @@ class Requests:
     def forget(self) -> None:
         """Let go of all texts: after the first word there is no other try."""
         self.known = replace(self.known, history=(), memory=(), summaries=(), recalled_before=())
-        self._found, self._looking = [], None
+        self._found, self._looking, self._ahead = [], None, None
 
     async def _where(self, entry: ModelEntry, work: Callable[[], T]) -> T:
         """On the event loop, unless a text is long: to count it or to cut it would hold up the other replies."""
+        return await asyncio.to_thread(work) if self._is_long(entry) else work()
+
+    def _is_long(self, entry: ModelEntry) -> bool:
         texts = (
             self.claim.system_prompt,
             self.claim.continued_text,
             *(one.content for one in self.known.history),
         )
-        if is_scaled(entry.model_id) and max(map(len, texts)) <= COUNTED_AT_ONCE:
-            return work()
-        return await asyncio.to_thread(work)
+        return not is_scaled(entry.model_id) or max(map(len, texts)) > COUNTED_AT_ONCE
 
     def _begun(self, entry: ModelEntry, policy: Policy) -> tuple[Planner, RecallWanted | None]:
         """A plan of all that was claimed, and what is to be recalled for it."""

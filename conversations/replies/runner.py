@@ -42,7 +42,6 @@ from conversations.providers import provider_for
 from conversations.text import utf16_length
 
 from .bounds import Allowance
-from .claims import Claimed
 from .context import Requests, Sent
 from .payment import purpose_of
 from .running import Ending, RunningReply, joined
@@ -66,20 +65,21 @@ THINKING_PACE = 200
 async def run_reply(
     runtime: ReplyRuntime,
     reply_id: UUID,
-    claimed: Claimed | None = None,
+    requests: Requests | None = None,
     begun: threading.Event | None = None,
 ) -> None:
     """Answer a reply that is claimed, or queued unless another process has it.
 
     Returns when it has ended or is no longer ours.
     """
-    claimed = claimed or await runtime.store.claim(reply_id, runtime.name)
-    if claimed is None:
-        return
-    claim, known = claimed
-    requests = Requests(claim, known, runtime.recall_pool, runtime.kept_places)
+    if requests is None:
+        claimed = await runtime.store.claim(reply_id, runtime.name)
+        if claimed is None:
+            return
+        requests = Requests(claimed.claim, claimed.known, runtime.recall_pool, runtime.kept_places)
+        del claimed  # what was said is not kept for as long as its answer takes
+    claim = requests.claim
     requests.look_back()
-    del claimed, known  # what was said is not kept for as long as its answer takes
     crash_point("between_claim_and_plan")
     running = RunningReply(claim)
     if claim.stop_requested:

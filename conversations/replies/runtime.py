@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from chatapp.logs import reply_id as log_context
 from conversations import journal, kept_places, meanings, retrieval
 from conversations.active import ActiveIndex
+from conversations.catalog import kept_catalog
 from conversations.crash_points import crash_point
 from conversations.database import DATABASE_AWAY, make_pool
 from conversations.gate import Gate
@@ -31,6 +32,7 @@ from conversations.models import UNFINISHED, Message
 from conversations.providers import close_providers
 
 from .claims import Claimed
+from .context import Requests
 from .live import LiveReplies, LiveReply, Viewer
 from .recovery import recover_replies
 from .runner import run_reply
@@ -183,7 +185,14 @@ class ReplyRuntime:
         """Whether a reply that is sent here may begin here."""
         return self._loop is not None and not self._is_draining
 
-    def wake(self, reply_id: UUID, claimed: Claimed | None = None) -> None:
+    def prepare(self, claimed: Claimed) -> Requests:
+        """Plan its request while a claim is being committed; if it is not, nobody knows. Called from any thread."""
+        requests = Requests(claimed.claim, claimed.known, self.recall_pool, self.kept_places)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(_plan_ahead, requests, context=contextvars.Context())
+        return requests
+
+    def wake(self, reply_id: UUID, requests: Requests | None = None) -> None:
         """Start a reply that was just committed, claimed for this process or not. Called from any thread.
 
         Returns when its call is about to be made, or soon: what else the thread has to do computes, too, and what the
@@ -193,7 +202,7 @@ class ReplyRuntime:
             begun = threading.Event()
             # In a context of its own: the request's, kept by what is begun here, would keep the request.
             context = contextvars.Context()
-            self._loop.call_soon_threadsafe(self._start, reply_id, claimed, begun, context=context)
+            self._loop.call_soon_threadsafe(self._start, reply_id, requests, begun, context=context)
             begun.wait(HEAD_START)
 
     def expect_send(self, below: Message) -> None:
@@ -219,23 +228,23 @@ class ReplyRuntime:
             self._begin(load(), name="expect_recall")
 
     def _start(
-        self, reply_id: UUID, claimed: Claimed | None = None, begun: threading.Event | None = None
+        self, reply_id: UUID, requests: Requests | None = None, begun: threading.Event | None = None
     ) -> None:
-        if self._is_draining and claimed is not None:
-            self._begin(self.store.requeue(reply_id, claimed.claim.epoch))
+        if self._is_draining and requests is not None:
+            self._begin(self.store.requeue(reply_id, requests.claim.epoch))
         if self._is_draining or reply_id in self._tasks:
             return
         # Not in the context of whoever starts it: inside a request's, each ORM call would take that request's thread.
         task = asyncio.get_running_loop().create_task(
-            self._run(reply_id, claimed, begun), context=contextvars.Context(), name=f"reply {reply_id}"
+            self._run(reply_id, requests, begun), context=contextvars.Context(), name=f"reply {reply_id}"
         )
         self._tasks[reply_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(reply_id, None))
 
-    async def _run(self, reply_id: UUID, claimed: Claimed | None, begun: threading.Event | None) -> None:
+    async def _run(self, reply_id: UUID, requests: Requests | None, begun: threading.Event | None) -> None:
         log_context.set(str(reply_id))
-        work = run_reply(self, reply_id, claimed, begun)
-        del claimed, begun  # what was said would be kept for as long as its answer takes
+        work = run_reply(self, reply_id, requests, begun)
+        del requests, begun  # what was said would be kept for as long as its answer takes
         try:
             await work
         except DATABASE_AWAY as error:
@@ -383,6 +392,14 @@ class ReplyRuntime:
                 self._begin(self._catch_up(live))
             else:
                 self._take_checkpoint(live, row)
+
+
+def _plan_ahead(requests: Requests) -> None:
+    catalog = kept_catalog()
+    # What fails here is planned again when it is asked for, and fails where somebody is told.
+    with contextlib.suppress(Exception):
+        if catalog is not None:
+            requests.plan_ahead(catalog.get(requests.claim.model))
 
 
 def in_statements(running: list[RunningReply]) -> Iterator[list[RunningReply]]:

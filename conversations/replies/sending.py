@@ -41,7 +41,7 @@ from conversations.titles import first_words
 
 from . import statements
 from .bounds import ask_before
-from .claims import Claimed
+from .context import Requests
 from .quoting import Offer, Prospect, Words, offers
 from .runtime import current_runtime
 from .statements import Saving, Sending, Standing, lock_sender, read_standing, read_standing_of
@@ -49,7 +49,7 @@ from .statements import Saving, Sending, Standing, lock_sender, read_standing, r
 Place = Literal["leaf", "end", "branch"]
 
 #: A new reply, with its claim if this process is to answer it.
-NewReply = tuple[Reply, Claimed | None]
+NewReply = tuple[Reply, Requests | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,9 +236,9 @@ def _once(user: User, draft: Draft, conversation_id: UUID | None, send: partial[
     """Run `send` unless its key was used: then give what it gave. Two at the same time: the second waits and loses."""
     try:
         with transaction.atomic():
-            reply, claimed = send()
+            reply, requests = send()
             crash_point("before_commit")
-            transaction.on_commit(partial(_wake, reply.pk, claimed))
+            transaction.on_commit(partial(_wake, reply.pk, requests))
     except (IntegrityError, SendRefused) as error:
         # The key's index knows whether it was used; who sends for the first time need not ask.
         if earlier := _earlier(user, draft, conversation_id):
@@ -293,10 +293,10 @@ def _send(user: User, conversation_id: UUID, draft: Draft) -> NewReply:
     policy = policy_in(conversation, entry)
     reply = _reply(user, conversation, question, draft, policy, conversation_id, state=state)
     sending = statements.ASK_BEHIND if found.is_busy else statements.ASK
-    claimed = _save(sending, reply, entry, policy, found.beside, text)
+    requests = _save(sending, reply, entry, policy, found.beside, text)
     if not found.is_busy:
         conversation.leaf, conversation.model = question, entry.id
-    return reply, claimed
+    return reply, requests
 
 
 class Below(NamedTuple):
@@ -354,9 +354,9 @@ def _answer_again(reply: Reply, draft: Draft, continues: Message | None) -> NewR
     policy = policy_in(conversation, entry)
     again = _reply(reply.user, conversation, question, draft, policy, conversation.pk, state=state)
     again.continues = continues
-    claimed = _save(statements.ASK_AGAIN, again, entry, policy, found.beside)
+    requests = _save(statements.ASK_AGAIN, again, entry, policy, found.beside)
     conversation.leaf, conversation.model = question, entry.id
-    return again, claimed
+    return again, requests
 
 
 def _turn(user: User, running: int, text: str = "") -> ReplyState:
@@ -436,7 +436,7 @@ def _reply(
 
 def _save(
     sending: Sending, reply: Reply, entry: ModelEntry, policy: Policy, beside: Beside, text: str | None = None
-) -> Claimed | None:
+) -> Requests | None:
     """Save a reply and hold what it can cost if it begins now, in one round trip: both or neither. Raises NoMoney.
 
     `text`: of a question that is new. Returns the claim, where this process takes the reply.
@@ -454,9 +454,10 @@ def _save(
         if reply.state in UNFINISHED:  # who waits asks when it is their turn
             _hold(saving, reply, entry, policy, beside, text)
         saving.save()  # nothing is held for a model that costs nothing
-    if saving.claimed is not None and reply.is_shortened:
-        return saving.claimed.bounded(reply.max_tokens)
-    return saving.claimed
+    runtime, claimed = current_runtime(), saving.claimed
+    if runtime is None or claimed is None:
+        return None
+    return runtime.prepare(claimed.bounded(reply.max_tokens) if reply.is_shortened else claimed)
 
 
 def _hold(
@@ -508,9 +509,9 @@ def _prospect(reply: Reply, text: str | None, beside: Beside) -> Prospect:
     )
 
 
-def _wake(reply_id: UUID, claimed: Claimed | None) -> None:
+def _wake(reply_id: UUID, requests: Requests | None) -> None:
     """Start the reply in this process; without one that runs replies, the next sweep of any other starts it."""
     crash_point("after_commit")
     runtime = current_runtime()
     if runtime is not None:
-        runtime.wake(reply_id, claimed)
+        runtime.wake(reply_id, requests)

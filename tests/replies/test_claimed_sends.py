@@ -17,11 +17,13 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from conversations.budgets import set_user_limit
+from conversations.context.plan import DoesNotFit
 from conversations.database import connection_arguments
 from conversations.llm.scripted import Cut, ScriptedProvider
 from conversations.models import Conversation, Reply, ReplyState
 from conversations.replies import runtime, sending
 from conversations.replies.claims import FIRST_LEASE, Claimed
+from conversations.replies.context import Requests
 from conversations.replies.runtime import ReplyRuntime
 from conversations.replies.sending import continue_reply, retry_reply
 from tests.prices.cheap import RATES, a_price
@@ -85,7 +87,7 @@ class ClaimedSendsTests(TurnsTestCase):
         """The claim of a send, and that of a process which finds its reply afterwards."""
         taken: list[Claimed] = []
         with (
-            mock.patch.object(process, "wake", lambda _, claimed: taken.append(claimed)),
+            mock.patch.object(process, "wake", lambda _, made: taken.append(Claimed(made.claim, made.known))),
             mock.patch.object(process, "_start"),  # its sweeper finds what is queued, too
         ):
             reply: Reply = await sync_to_async(send)()
@@ -141,13 +143,64 @@ class ClaimedSendsTests(TurnsTestCase):
                     taken = await self.astart()
                 claimed = await process.store.claim(waiting.pk, process.name)
                 assert claimed is not None
+                requests = process.prepare(claimed)
                 process._is_draining = True
-                process._start(waiting.pk, claimed)  # told to end between the commit and the beginning
+                process._start(waiting.pk, requests)  # told to end between the commit and the beginning
                 await self.until_given_back(waiting)
                 await Reply.objects.filter(pk=taken.pk).aupdate(state=ReplyState.QUEUED)
             async with web_process():
                 for reply in (waiting, taken):
                     self.assertEqual((await self.finished(reply)).state, ReplyState.COMPLETE)
+
+    async def test_a_request_is_planned_while_its_send_is_committed_and_once(self) -> None:
+        planned: list[str] = []
+        begin = Requests._begun
+
+        def counted(requests: Requests, *how: Any) -> Any:
+            planned.append("planned")
+            return begin(requests, *how)
+
+        def send() -> Reply:
+            with transaction.atomic():
+                reply = self.start()
+                time.sleep(0.2)
+                planned.append("committed")
+            return reply
+
+        provider = ScriptedProvider(["Whole."])
+        with catalog_of(provider), mock.patch.object(Requests, "_begun", counted):
+            async with web_process():
+                reply = await self.finished(await sync_to_async(send)())
+        self.assertEqual((planned, reply.state), (["planned", "committed"], "complete"))
+        self.assertEqual([message.content for message in provider.requests[0].messages], ["Hello?"])
+
+    async def test_what_cannot_be_planned_ahead_is_planned_when_it_is_asked_for(self) -> None:
+        for error in (LookupError("a bug"), DoesNotFit()):
+            with (
+                catalog_of(ScriptedProvider(["Whole."])),
+                mock.patch.object(Requests, "plan_ahead", side_effect=error),
+            ):
+                async with web_process():
+                    with self.assertNoLogs("asyncio"):
+                        reply = await self.finished(await self.astart())
+            self.assertEqual(reply.state, ReplyState.COMPLETE)
+
+    async def test_a_send_that_is_taken_back_asks_nobody(self) -> None:
+        provider = ScriptedProvider(["Whole."])
+
+        def send() -> None:
+            with transaction.atomic():
+                self.start()
+                time.sleep(0.05)
+                transaction.set_rollback(True)
+
+        with catalog_of(provider):
+            async with web_process() as process:
+                await sync_to_async(send)()
+                await process.sweep()
+                await asyncio.sleep(0.1)
+                self.assertEqual((process.running, process._tasks, provider.requests), ({}, {}, []))
+        self.assertFalse(await Reply.objects.aexists())
 
     async def test_a_send_goes_on_once_its_reply_is_about_to_be_asked_for(self) -> None:
         with catalog_of(ScriptedProvider()), mock.patch.object(runtime, "HEAD_START", DEADLINE):
@@ -159,7 +212,7 @@ class ClaimedSendsTests(TurnsTestCase):
     async def test_until_then_the_thread_of_a_send_leaves_the_interpreter_to_the_event_loop(self) -> None:
         order: list[str] = []
 
-        def begin(_: UUID, claimed: Claimed | None, begun: Event) -> None:
+        def begin(_: UUID, requests: Requests | None, begun: Event) -> None:
             order.append("reply")
             asyncio.get_running_loop().call_later(0.02, begun.set)
             asyncio.get_running_loop().call_later(0.01, order.append, "still")
@@ -220,8 +273,8 @@ class ClaimedSendsTests(TurnsTestCase):
             async with web_process() as process:
                 with mock.patch.object(process, "wake"):
                     reply = await self.astart()
-                late = timezone.now() - timedelta(seconds=1)
-                await Reply.objects.filter(pk=reply.pk).aupdate(lease_expires_at=late)
+            late = timezone.now() - timedelta(seconds=1)
+            await Reply.objects.filter(pk=reply.pk).aupdate(lease_expires_at=late)
             async with web_process() as other:
                 await other.reap()
                 await other.sweep()
