@@ -20,7 +20,7 @@ from psycopg.rows import DictRow
 from conversations.context.view import HistoryMessage, Recalled
 from conversations.database import Pool
 from conversations.kept_places import NEWS, PATH, KeptPlaces, Line, Stretch, array, reading, stretches
-from conversations.llm.embeddings import Vector, are_missing, as_sql, embed_aside
+from conversations.llm.embeddings import Vector, are_missing, as_sql, embed_aside, may_load
 from conversations.reranking import Signals, beside, closest, from_0_to_1, rerank, shortlist
 from conversations.text import clean_text
 
@@ -75,6 +75,12 @@ class Candidates:
     word: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     frequency: Numbers = field(default_factory=lambda: np.zeros(0))
 
+
+_HAS_VECTORS = """
+SELECT EXISTS (
+    SELECT FROM message_places WHERE conversation_id = %(conversation)s AND embedding IS NOT NULL
+) AS has_vectors
+"""
 
 # Postings of messages that are not among the places count for nothing.
 #
@@ -220,6 +226,25 @@ async def choose(
         return await _choose(cursor, search, room, last, skip, overhead, formula)
 
 
+async def has_vectors(pool: Pool, conversation_id: UUID) -> bool:
+    """Whether a worker has made vectors of a conversation."""
+    async with reading(pool) as cursor:
+        return await _has_vectors(cursor, conversation_id)
+
+
+async def _has_vectors(cursor: AsyncCursor[DictRow], conversation_id: UUID) -> bool:
+    found = await cursor.execute(_HAS_VECTORS, {"conversation": conversation_id})
+    row = await found.fetchone()
+    return row is not None and row["has_vectors"]
+
+
+async def _may_have_vectors(cursor: AsyncCursor[DictRow], search: Search, last: int) -> bool:
+    """Whether a vector of the question can be like any: only then are the tables of words needed (25 MB)."""
+    if search.lines is not None:
+        return any(line.has_vectors(last) for line in search.lines)
+    return not may_load() or await _has_vectors(cursor, search.conversation_id)
+
+
 async def recall(
     pool: Pool,
     *,
@@ -321,7 +346,7 @@ async def _choose(
         return []
     meant = search.meant(last)
     vector = None
-    if search.lines is None or any(line.has_vectors(last) for line in search.lines):
+    if await _may_have_vectors(cursor, search, last):
         vector = await embed_aside(" ".join(meant) or search.question)
     here = {
         "conversation": search.conversation_id,

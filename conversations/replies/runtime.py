@@ -30,6 +30,7 @@ from conversations.llm import embeddings
 from conversations.metrics import LOOP_LAG
 from conversations.models import UNFINISHED, Message
 from conversations.providers import close_providers
+from conversations.retrieval import has_vectors
 
 from .claims import Claimed
 from .context import Requests
@@ -221,7 +222,7 @@ class ReplyRuntime:
 
         async def load() -> None:
             with contextlib.suppress(*DATABASE_AWAY):
-                if await self.store.has_vectors(conversation_id):
+                if await has_vectors(self.recall_pool, conversation_id):
                     embeddings.load_aside()
 
         if embeddings.may_load():

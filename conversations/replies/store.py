@@ -426,19 +426,6 @@ class ReplyStore:
         )
         return {row["id"]: row for row in rows}
 
-    async def has_vectors(self, conversation_id: UUID) -> bool:
-        """Whether a worker has made vectors of a conversation: it begins with the oldest messages."""
-        row = await self._one(
-            """
-            SELECT EXISTS (SELECT FROM (
-                SELECT embedding FROM message_places WHERE conversation_id = %(conversation)s
-                ORDER BY branch_id, depth LIMIT 50
-            ) AS oldest WHERE embedding IS NOT NULL) AS has_vectors
-            """,
-            {"conversation": conversation_id},
-        )
-        return row is not None and row["has_vectors"]
-
     async def _one(self, query: str, parameters: dict[str, Any]) -> dict[str, Any] | None:
         async with self.pool.connection() as connection:
             cursor = await connection.execute(query, parameters)

@@ -46,6 +46,20 @@ class IsolationTests(TransactionTestCase):
 
         check()
 
+    def test_the_tables_of_words_are_loaded_only_for_what_has_vectors(self) -> None:
+        said = say_all(
+            start(), "The harbour is deep.", "Noted.", "And wide?", "Yes.", "Where is the harbour?"
+        )
+        MessagePlace.objects.filter(message__in=said).update(embedding=None)
+        with mock.patch.object(embeddings, "_loaded", None), mock.patch.object(embeddings, "_load") as load:
+            load.return_value = None
+            self.assertIn(said[0].pk, ids(recalled(said[-1], "Where is the harbour?")))
+            load.assert_not_called()
+            vector = [1.0] + [0.0] * (embeddings.DIMENSIONS - 1)
+            MessagePlace.objects.filter(message=said[0]).update(embedding=vector)
+            recalled(said[-1], "Where is the harbour?")
+            load.assert_called()
+
     def test_places_are_what_walking_the_tree_says(self) -> None:
         for seed in range(6):
             tree = grow(start(), random.Random(seed), size=30)
