@@ -48,7 +48,7 @@ from .statements import Saving, Sending, Standing, lock_sender, read_standing, r
 
 Place = Literal["leaf", "end", "branch"]
 
-#: A new reply, with its claim if this process is to answer it.
+#: A new reply, with what plans its requests if this process is to answer it.
 NewReply = tuple[Reply, Requests | None]
 
 
@@ -439,7 +439,7 @@ def _save(
 ) -> Requests | None:
     """Save a reply and hold what it can cost if it begins now, in one round trip: both or neither. Raises NoMoney.
 
-    `text`: of a question that is new. Returns the claim, where this process takes the reply.
+    `text`: of a question that is new. Returns what plans its requests, where this process takes the reply.
 
     It comes last in the transaction: the row of the person's day is locked for as short as can be.
     """

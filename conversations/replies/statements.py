@@ -143,7 +143,7 @@ INSERT INTO replies (
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sending:
     """A reply with what comes into being beside it: all of it or nothing."""
 
@@ -151,29 +151,32 @@ class Sending:
     is_begun: bool = False  #: with it the conversation begins
     is_asked: bool = False  #: its question is there already
 
-    def statement(self, *, is_taken: bool, then: str = "") -> str:
-        """Returns the sums of the question's path; where this process takes the reply, what its request is made of.
-
-        `then`: another statement of one row, as `given`. Everything is written before it is run: what it locks is
-        locked last.
-        """
-        written = ", ".join(f"{name} AS ({sql})" for name, sql in self.written.items())
-        columns, tables = "asked.path_tokens, asked.path_messages", " CROSS JOIN ".join(self.written)
-        if then:
-            columns += f", (SELECT row_to_json(given) FROM ({then}) AS given) AS given"
-        if is_taken:
-            columns += f", {self._known}"
-            tables += """ CROSS JOIN users u LEFT JOIN conversations c ON c.id = %(conversation)s
-            WHERE u.id = %(user)s"""
-        return f"WITH {written} SELECT {columns} FROM {tables}"
-
     @property
-    def _known(self) -> str:
+    def known(self) -> str:
+        """The columns of what the request is made of, for the process that takes the reply."""
         last, is_asked = ("%(question)s::uuid", "true") if self.is_asked else ("%(parent)s::uuid", "false")
         is_unnamed = "true" if self.is_begun else "c.title_source = 'default'"
         # The preset that the send was decided by, which the row may not have any more.
         named = f"{is_unnamed} AS is_unnamed, md5((%(preset)s::jsonb)::text) AS preset_digest"
         return f"{named}, {known_of('%(conversation)s::uuid', last=last, is_asked=is_asked)}"
+
+
+@lru_cache(maxsize=32)
+def _statement(sending: Sending, *, is_taken: bool, then: str) -> str:
+    """Returns the sums of the question's path; where this process takes the reply, what its request is made of.
+
+    `then`: another statement of one row, as `given`. Everything is written before it is run: what it locks is locked
+    last.
+    """
+    written = ", ".join(f"{name} AS ({sql})" for name, sql in sending.written.items())
+    columns, tables = "asked.path_tokens, asked.path_messages", " CROSS JOIN ".join(sending.written)
+    if then:
+        columns += f", (SELECT row_to_json(given) FROM ({then}) AS given) AS given"
+    if is_taken:
+        columns += f", {sending.known}"
+        tables += """ CROSS JOIN users u LEFT JOIN conversations c ON c.id = %(conversation)s
+        WHERE u.id = %(user)s"""
+    return f"WITH {written} SELECT {columns} FROM {tables}"
 
 
 BEGIN = Sending({"begun": CONVERSATION, "asked": ASKED, "replied": REPLY}, is_begun=True)
@@ -273,7 +276,7 @@ class Saving:
 
     def _save(self, then: str, values: dict[str, Any]) -> dict[str, Any]:
         reply, question, is_taken = self._reply, self._reply.question, self._reply.state == ReplyState.RUNNING
-        statement = self._sending.statement(is_taken=is_taken, then=then)
+        statement = _statement(self._sending, is_taken=is_taken, then=then)
         with Cursor(self._cursor.connection, row_factory=dict_row) as cursor:
             row = cursor.execute(statement, _values(self._sending, reply) | values).fetchone()
         assert row is not None

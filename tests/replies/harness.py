@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.test import TransactionTestCase, override_settings
 
+from conversations.budgets import Ask
 from conversations.catalog import Catalog, ModelEntry
 from conversations.llm.types import Provider
 from conversations.models import Conversation, Message, Reply, User
@@ -22,6 +23,7 @@ from conversations.replies.live import BlockClosed, Delta, Ended, Snapshot
 from conversations.replies.runtime import ReplyRuntime
 from conversations.replies.sending import Draft, start_conversation, start_reply
 from tests import cast
+from tests.prices.cheap import a_price
 
 MODEL = "scripted/model"
 T = TypeVar("T")
@@ -142,3 +144,17 @@ def draft(text: str, **fields: Any) -> Draft:
 async def answer_of(reply: Reply) -> Message:
     found = await Message.objects.aget(reply=reply)
     return found
+
+
+def ask_for(reply: Reply, attempt_id: UUID) -> Ask:
+    """What a short attempt at a reply needs at most."""
+    return Ask(
+        user_id=reply.user_id,
+        conversation_id=reply.conversation_id,
+        reply_id=reply.pk,
+        attempt_id=attempt_id,
+        model=MODEL,
+        price=a_price(MODEL),
+        input_tokens=11,
+        max_tokens=reply.max_tokens,
+    )

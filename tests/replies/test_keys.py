@@ -8,7 +8,6 @@ from asgiref.sync import sync_to_async
 from django.db import connection
 from django.utils import timezone
 
-from conversations.budgets import Ask
 from conversations.database import Pool, make_pool
 from conversations.llm.scripted import ScriptedProvider
 from conversations.llm.types import Usage
@@ -18,7 +17,7 @@ from conversations.replies.store import Outcome, ReplyStore
 from tests.cast import bob
 from tests.prices.cheap import a_price
 
-from .harness import MODEL, ReplyTestCase, catalog_of
+from .harness import MODEL, ReplyTestCase, ask_for, catalog_of
 
 OPEN, OVER = 60, 600
 
@@ -88,16 +87,7 @@ class KeyTests(ReplyTestCase):
         claimed = await store.claim(reply.pk, "test")
         assert claimed is not None
         attempt_id = new_id()
-        ask = Ask(
-            user_id=self.alice.pk,
-            conversation_id=reply.conversation_id,
-            reply_id=reply.pk,
-            attempt_id=attempt_id,
-            model=MODEL,
-            price=a_price(MODEL),
-            input_tokens=11,
-            max_tokens=reply.max_tokens,
-        )
+        ask = ask_for(reply, attempt_id)
         begun = await store.begin_attempt(claimed[0], attempt_id, number=1, manifest={}, ask=ask)
         ended = await store.finish(
             reply_id=reply.pk,

@@ -15,7 +15,7 @@ from django.test import override_settings
 from django.utils import timezone
 from psycopg import AsyncConnection, IntegrityError
 
-from conversations.budgets import Ask, remaining, set_user_limit
+from conversations.budgets import remaining, set_user_limit
 from conversations.catalog import Catalog, ModelEntry
 from conversations.database import make_pool
 from conversations.llm.errors import AuthenticationFailed, Overloaded, TimedOut
@@ -42,7 +42,7 @@ from conversations.replies.sending import retry_reply
 from conversations.replies.store import Begun, LeaseLost, Outcome, ReplyStore
 from tests.prices.cheap import RATES, a_price
 
-from .harness import DEADLINE, MODEL, ReplyTestCase, catalog_of, until, web_process
+from .harness import DEADLINE, MODEL, ReplyTestCase, ask_for, catalog_of, until, web_process
 
 #: Nano-USD a token.
 INPUT, CACHE_WRITE, OUTPUT = (rate // 1_000_000 for rate in (RATES.input, RATES.cache_write, RATES.output))
@@ -202,18 +202,6 @@ class RunTests(ReplyTestCase):
     async def ended(self, text: str = "Hello?") -> Reply:
         async with web_process():
             return await self.finished(await self.astart(text))
-
-    def ask(self, reply: Reply, attempt_id: UUID) -> Ask:
-        return Ask(
-            user_id=self.alice.pk,
-            conversation_id=reply.conversation_id,
-            reply_id=reply.pk,
-            attempt_id=attempt_id,
-            model=MODEL,
-            price=a_price(MODEL),
-            input_tokens=11,
-            max_tokens=reply.max_tokens,
-        )
 
     async def lines(self) -> list[LedgerEntry]:
         self.assertEqual(await Hold.objects.filter(state=Hold.State.HELD).acount(), 0)
@@ -466,7 +454,7 @@ class RunTests(ReplyTestCase):
             await Reply.objects.filter(pk=reply.pk).aupdate(epoch=claim.epoch + 1)
             with self.assertRaises(LeaseLost):
                 await store.begin_attempt(
-                    claim, (attempt_id := new_id()), number=1, manifest={}, ask=self.ask(reply, attempt_id)
+                    claim, (attempt_id := new_id()), number=1, manifest={}, ask=ask_for(reply, attempt_id)
                 )
         hold = await Hold.objects.aget()
         self.assertEqual((hold.state, hold.attempt_id, hold.sent_at), (Hold.State.HELD, None, None))
@@ -481,7 +469,7 @@ class RunTests(ReplyTestCase):
             async with pool.connection() as other:
                 async with other.transaction():
                     await other.execute("UPDATE replies SET epoch = epoch + 1 WHERE id = %s", [reply.pk])
-                    ask = self.ask(reply, attempt_id := new_id())
+                    ask = ask_for(reply, attempt_id := new_id())
                     beginning = asyncio.create_task(
                         store.begin_attempt(claimed.claim, attempt_id, number=1, manifest={}, ask=ask)
                     )
@@ -501,7 +489,7 @@ class RunTests(ReplyTestCase):
         claimed = await store.claim(reply.pk, "test")
         assert claimed is not None
         claim, attempt_id = claimed[0], new_id()
-        ask = self.ask(reply, attempt_id)
+        ask = ask_for(reply, attempt_id)
         begun = await store.begin_attempt(claim, attempt_id, number=1, manifest={"input_tokens": 11}, ask=ask)
         return claim, attempt_id, begun
 
